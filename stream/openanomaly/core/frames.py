@@ -1,0 +1,409 @@
+"""What travels on the broker: columns of many series <-> bytes.
+
+`encode` gives the bytes of a record, `decode` read-only views of them; nothing is copied. The
+schema is proto/openanomaly/v1/frames.proto. A record that cannot be read raises
+`MalformedFrameError`, one of a newer release `UnknownVersionError`: both are for the dead-letter
+topic, never a crash.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any, Protocol, TypeVar
+
+import cramjam
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from openanomaly.core.series import Ids, ids_of
+from openanomaly.errors import MalformedFrameError, UnknownVersionError
+from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
+
+VERSION = 1
+
+
+class SeriesKind(IntEnum):
+    """What the sender's metadata say a series is; UNKNOWN where it said nothing."""
+
+    UNKNOWN = 0
+    COUNTER = 1
+    GAUGE = 2
+    HISTOGRAM = 3
+    SUMMARY = 4
+
+
+class ScoreFlag(IntFlag):
+    """What a score says besides its height."""
+
+    START = 1
+    """An episode starts with this step."""
+    OPEN = 2
+    """The series is in an episode."""
+    END = 4
+    """The episode ended; with `emit: episodes` a staleness marker follows the last score."""
+    YOUNG = 8
+    """The series has less history than records need to settle."""
+    NO_FORECAST = 16
+    """Judged by the value channels only."""
+    SILENT = 32
+    """Not a score for the target: only for the status page, or a marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesColumn:
+    """S series with their labels.
+
+    Attributes:
+        ids: (S, 2) uint64, see core/series.py.
+        label_offset: (S + 1,) uint32 into `labels`.
+        labels: canonical label blocks, one after another.
+        kind: (S,) uint8, SeriesKind.
+    """
+
+    ids: Ids
+    label_offset: NDArray[np.uint32]
+    labels: bytes
+    kind: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, blocks: list[bytes], kind: NDArray[np.uint8] | None = None) -> "SeriesColumn":
+        """The column of canonical label blocks."""
+        offset = np.zeros(len(blocks) + 1, np.uint32)
+        np.cumsum([len(b) for b in blocks], out=offset[1:])
+        if kind is None:
+            kind = np.zeros(len(blocks), np.uint8)
+        return cls(ids_of(blocks), offset, b"".join(blocks), kind)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def block(self, i: int) -> bytes:
+        """Canonical label block of series `i`."""
+        return self.labels[self.label_offset[i] : self.label_offset[i + 1]]
+
+    def to_pb(self, compress: bool) -> pb.Series:
+        out = pb.Series(
+            id=self.ids.tobytes(), label_offset=self.label_offset.tobytes(), kind=self.kind.tobytes()
+        )
+        if compress:
+            out.labels_zstd = bytes(cramjam.zstd.compress(self.labels, level=1))
+        else:
+            out.labels = bytes(self.labels)
+        return out
+
+    @classmethod
+    def from_pb(cls, series: pb.Series) -> "SeriesColumn":
+        labels = series.labels
+        if series.labels_zstd:
+            try:
+                labels = bytes(cramjam.zstd.decompress(series.labels_zstd))
+            except cramjam.DecompressionError as exc:
+                raise MalformedFrameError(f"labels do not decompress: {exc}") from exc
+        ids = column(series.id, "<u8", "ids").reshape(-1, 2)
+        offset = column(series.label_offset, "<u4", "label offsets", len(ids) + 1)
+        if offset[0] != 0 or offset[-1] != len(labels) or (np.diff(offset.astype(np.int64)) < 0).any():
+            raise MalformedFrameError("label offsets do not fit the labels")
+        return cls(ids, offset, labels, column(series.kind, "u1", "kinds", len(ids)))
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFrame:
+    """Samples of many series of one partition: the unit of work between receiver and windows.
+
+    Attributes:
+        series: the S series, each once.
+        row: (N,) uint32, index into `series`.
+        timestamp_ms: (N,) int64, Unix time; ascending within a series as the sender had it.
+        value: (N,) float64. May be NaN. The staleness marker is one exact NaN bit pattern: ask
+            `is_stale`, for `value != value` cannot tell it from a plain NaN and float32 loses it.
+        received_ms: wall clock of the receiver.
+    """
+
+    series: SeriesColumn
+    row: NDArray[np.uint32]
+    timestamp_ms: NDArray[np.int64]
+    value: NDArray[np.float64]
+    received_ms: int
+
+    def encode(self, compress: bool = False) -> bytes:
+        return pb.SampleFrame(
+            version=VERSION,
+            series=self.series.to_pb(compress),
+            row=self.row.tobytes(),
+            timestamp_ms=self.timestamp_ms.tobytes(),
+            value=self.value.tobytes(),
+            received_ms=self.received_ms,
+        ).SerializeToString()
+
+    @classmethod
+    def decode(cls, record: bytes) -> "SampleFrame":
+        m = parse(pb.SampleFrame, record, VERSION)
+        series = SeriesColumn.from_pb(m.series)
+        row = index(m.row, len(series))
+        n = len(row)
+        return cls(
+            series,
+            row,
+            column(m.timestamp_ms, "<i8", "timestamps", n),
+            column(m.value, "<f8", "values", n),
+            m.received_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DueFrame:
+    """Contexts of N series of one block that need a forecast; T steps each.
+
+    `context` is (N, T) float32, oldest first, NaN for a missing step; its last step is bucket
+    `origin`. `row` and `generation` say whose it is, and come back with the forecast.
+    """
+
+    partition: int
+    block: int
+    forecaster: int
+    model: str
+    horizon: int
+    step_ms: int
+    row: NDArray[np.uint32]
+    generation: NDArray[np.uint32]
+    origin: NDArray[np.int64]
+    context: NDArray[np.float32]
+    closed_ms: int
+    useful_until_ms: int
+
+    def encode(self) -> bytes:
+        return pb.DueFrame(
+            version=VERSION,
+            partition=self.partition,
+            block=self.block,
+            forecaster=self.forecaster,
+            model=self.model,
+            horizon=self.horizon,
+            step_ms=self.step_ms,
+            length=self.context.shape[1],
+            row=self.row.tobytes(),
+            generation=self.generation.tobytes(),
+            origin=self.origin.tobytes(),
+            context=self.context.tobytes(),
+            closed_ms=self.closed_ms,
+            useful_until_ms=self.useful_until_ms,
+        ).SerializeToString()
+
+    @classmethod
+    def decode(cls, record: bytes) -> "DueFrame":
+        m = parse(pb.DueFrame, record, VERSION)
+        row = column(m.row, "<u4", "rows")
+        n = len(row)
+        if not 1 <= m.horizon <= 4096 or not 1 <= m.length <= 65536:
+            raise MalformedFrameError(f"horizon {m.horizon} or length {m.length} is out of range")
+        return cls(
+            m.partition,
+            m.block,
+            m.forecaster,
+            m.model,
+            m.horizon,
+            m.step_ms,
+            row,
+            column(m.generation, "<u4", "generations", n),
+            column(m.origin, "<i8", "origins", n),
+            column(m.context, "<f4", "contexts", n * m.length).reshape(n, m.length),
+            m.closed_ms,
+            m.useful_until_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastFrame:
+    """Forecasts of N series: Q quantile levels, H steps from bucket `origin` + 1 on.
+
+    `quantile` is (N, Q, H) float16, (q - center) / scale of its row.
+    """
+
+    partition: int
+    block: int
+    forecaster: int
+    level: NDArray[np.float32]
+    row: NDArray[np.uint32]
+    generation: NDArray[np.uint32]
+    origin: NDArray[np.int64]
+    center: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    quantile: NDArray[np.float16]
+
+    @classmethod
+    def pack(
+        cls, due: DueFrame, level: NDArray[np.float32], forecast: NDArray[np.float32]
+    ) -> "ForecastFrame":
+        """Answer `due` with `forecast` (N, H, Q) float32, in the units of its contexts.
+
+        float16 keeps 11 bits of the distance from the centre: 0.05 % of the width of a forecast.
+        """
+        flat = forecast.reshape(len(forecast), -1)
+        low, high = flat.min(axis=1), flat.max(axis=1)
+        center = (low / 2 + high / 2).astype(np.float32)
+        scale = np.maximum(high - center, center - low).astype(np.float32)
+        scale[scale == 0] = 1.0
+        quantile = ((forecast - center[:, None, None]) / scale[:, None, None]).astype("<f2")
+        return cls(
+            due.partition,
+            due.block,
+            due.forecaster,
+            level,
+            due.row,
+            due.generation,
+            due.origin,
+            center,
+            scale,
+            np.ascontiguousarray(quantile.transpose(0, 2, 1)),
+        )
+
+    def encode(self) -> bytes:
+        return pb.ForecastFrame(
+            version=VERSION,
+            partition=self.partition,
+            block=self.block,
+            forecaster=self.forecaster,
+            horizon=self.quantile.shape[2],
+            level=self.level.tobytes(),
+            row=self.row.tobytes(),
+            generation=self.generation.tobytes(),
+            origin=self.origin.tobytes(),
+            center=self.center.tobytes(),
+            scale=self.scale.tobytes(),
+            quantile=self.quantile.tobytes(),
+        ).SerializeToString()
+
+    @classmethod
+    def decode(cls, record: bytes) -> "ForecastFrame":
+        m = parse(pb.ForecastFrame, record, VERSION)
+        row = column(m.row, "<u4", "rows")
+        n = len(row)
+        level = column(m.level, "<f4", "levels")
+        shape = (n, len(level), m.horizon)
+        return cls(
+            m.partition,
+            m.block,
+            m.forecaster,
+            level,
+            row,
+            column(m.generation, "<u4", "generations", n),
+            column(m.origin, "<i8", "origins", n),
+            column(m.center, "<f4", "centers", n),
+            column(m.scale, "<f4", "scales", n),
+            column(m.quantile, "<f2", "quantiles", n * len(level) * m.horizon).reshape(shape),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreFrame:
+    """Scores of one pipeline: N judged steps of S series.
+
+    Attributes:
+        timestamp_ms: (N,) int64, the end of the step that is judged.
+        score: (N,) float32, never NaN; 1.0 is the edge of normal.
+        value: (N,) float64.
+        expected: (N, 3) float64: median, lower and upper edge of normal; NaN where unknown.
+        reason: (N,) uint8, core/scoring/reason.py.
+        flags: (N,) uint8, ScoreFlag.
+        closed_ms: wall clock when the steps closed.
+    """
+
+    pipeline: str
+    step_ms: int
+    series: SeriesColumn
+    row: NDArray[np.uint32]
+    timestamp_ms: NDArray[np.int64]
+    score: NDArray[np.float32]
+    value: NDArray[np.float64]
+    expected: NDArray[np.float64]
+    reason: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
+    closed_ms: int
+
+    def encode(self, compress: bool = False) -> bytes:
+        return pb.ScoreFrame(
+            version=VERSION,
+            pipeline=self.pipeline,
+            step_ms=self.step_ms,
+            series=self.series.to_pb(compress),
+            row=self.row.tobytes(),
+            timestamp_ms=self.timestamp_ms.tobytes(),
+            score=self.score.tobytes(),
+            value=self.value.tobytes(),
+            expected=self.expected.tobytes(),
+            reason=self.reason.tobytes(),
+            flags=self.flags.tobytes(),
+            closed_ms=self.closed_ms,
+        ).SerializeToString()
+
+    @classmethod
+    def decode(cls, record: bytes) -> "ScoreFrame":
+        m = parse(pb.ScoreFrame, record, VERSION)
+        series = SeriesColumn.from_pb(m.series)
+        row = index(m.row, len(series))
+        n = len(row)
+        return cls(
+            m.pipeline,
+            m.step_ms,
+            series,
+            row,
+            column(m.timestamp_ms, "<i8", "timestamps", n),
+            column(m.score, "<f4", "scores", n),
+            column(m.value, "<f8", "values", n),
+            column(m.expected, "<f8", "expected", n * 3).reshape(n, 3),
+            column(m.reason, "u1", "reasons", n),
+            column(m.flags, "u1", "flags", n),
+            m.closed_ms,
+        )
+
+
+# The exact bits of Prometheus' staleness marker (model/value/value.go, StaleNaN).
+STALE_BITS = np.uint64(0x7FF0000000000002)
+STALE = np.array([STALE_BITS]).view(np.float64)[0]
+
+
+def is_stale(value: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which values are the staleness marker, and not just NaN."""
+    stale: NDArray[np.bool_] = value.view(np.uint64) == STALE_BITS
+    return stale
+
+
+class _Versioned(Protocol):
+    version: int
+
+    def ParseFromString(self, serialized: bytes) -> int: ...  # noqa: N802 (protobuf's name)
+
+
+M = TypeVar("M", bound=_Versioned)
+
+
+def parse(message: type[M], record: bytes, version: int) -> M:
+    """The message of a record written by this release or an older one."""
+    m = message()
+    try:
+        m.ParseFromString(record)
+    except DecodeError as exc:
+        raise MalformedFrameError(f"not a {message.__name__}: {exc}") from exc
+    if m.version > version:
+        raise UnknownVersionError(
+            f"{message.__name__} has version {m.version}, this release reads up to {version}"
+        )
+    if m.version < 1:
+        raise MalformedFrameError(f"not a {message.__name__}: it has no version")
+    return m
+
+
+def column(data: bytes, dtype: str, what: str, length: int | None = None) -> NDArray[Any]:
+    """A column of a message, checked against the length it must have."""
+    size = np.dtype(dtype).itemsize
+    if len(data) % size or (length is not None and len(data) != length * size):
+        raise MalformedFrameError(f"{what}: {len(data)} bytes, expected {length} values of {size} bytes")
+    return np.frombuffer(data, dtype)
+
+
+def index(data: bytes, series: int) -> NDArray[np.uint32]:
+    """A column of indices into the series of a frame."""
+    row = column(data, "<u4", "rows")
+    if row.size and row.max() >= series:
+        raise MalformedFrameError(f"row {row.max()} of {series} series")
+    return row

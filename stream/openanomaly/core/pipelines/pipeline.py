@@ -1,0 +1,107 @@
+"""What to watch and how: the definition of a pipeline."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import xxhash
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
+
+
+class ScoreOptions(BaseModel):
+    """How a pipeline judges; vmanomaly's semantics where it has the same option."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    direction: Literal["both", "above", "below"] = "both"
+    min_deviation: Annotated[float, Field(ge=0)] = 0.0
+    """Absolute distance from the expected value below which a score stays under 1."""
+    min_relative_deviation: Annotated[float, Field(ge=0)] = 0.0
+    """The same as a share of the expected value; both must be exceeded."""
+    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
+    """Factors on the lower and upper half of the range of normal."""
+    data_range: tuple[float, float] | None = None
+    """A value outside scores 1.01 and is not learned from."""
+    tolerance: Annotated[float, Field(ge=0, le=10)] = 0.2
+    """How far beyond the second most extreme block still counts as normal."""
+    block: Annotated[int, Field(ge=12, le=10_000)] = 144
+    """Steps of a block: one incident each."""
+    memory: Annotated[int, Field(ge=2, le=60_000)] = 112
+    """Blocks after which an extreme is forgotten."""
+    warmup: Annotated[int, Field(ge=1)] = 144
+    """Steps of a new series without a score."""
+    alert_score: Annotated[float, Field(gt=0)] = 1.0
+    quiet: Annotated[int, Field(ge=1)] = 24
+    """Steps without an alarm that end an episode."""
+    channels: tuple[str, ...] | None = None
+    """Names of the channels that may speak; all of them by default."""
+
+
+class Pipeline(BaseModel):
+    """A selector and everything that happens to the series it selects."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,64}$")]
+    selector: str = DEFAULT_SELECTOR
+    """PromQL series selector."""
+    transform: Literal["auto", "none", "rate"] = "auto"
+    """`auto`: counters become rates, by metadata or by `_total`, `_count`, `_sum`, `_bucket`."""
+    aggregate: Literal["mean", "last", "min", "max", "sum", "count"] = "mean"
+    step_s: Annotated[float, Field(ge=1, le=86400)] = 60.0
+    lateness_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    context: Annotated[int, Field(ge=64, le=8192)] = 512
+    min_context: Annotated[int, Field(ge=2)] = 64
+    horizon: Annotated[int, Field(ge=1, le=1024)] = 64
+    forecast_every: Annotated[int, Field(ge=1, le=1024)] = 16
+    model: str = "auto"
+    score: ScoreOptions = ScoreOptions()
+    labels: dict[str, str] = {}
+    """Labels added to the pipeline's output."""
+
+    @property
+    def step_ms(self) -> int:
+        return round(self.step_s * 1000)
+
+    @property
+    def window(self) -> "WindowSpec":
+        return WindowSpec(self.step_ms, self.transform, self.aggregate, self.context)
+
+    @property
+    def forecaster(self) -> "ForecasterSpec":
+        return ForecasterSpec(self.model, self.horizon, self.forecast_every, self.min_context)
+
+
+@dataclass(frozen=True, slots=True)
+class WindowSpec:
+    """What makes two pipelines share their windows."""
+
+    step_ms: int
+    transform: str
+    aggregate: str
+    context: int
+
+    @property
+    def uid(self) -> int:
+        return xxhash.xxh3_64_intdigest(str(self).encode())
+
+    def __str__(self) -> str:
+        return f"window step={self.step_ms}ms {self.transform}/{self.aggregate} context={self.context}"
+
+
+@dataclass(frozen=True, slots=True)
+class ForecasterSpec:
+    """What makes two pipelines share their forecasts."""
+
+    model: str
+    horizon: int
+    every: int
+    min_context: int
+
+    @property
+    def uid(self) -> int:
+        return xxhash.xxh3_64_intdigest(str(self).encode())
+
+    def __str__(self) -> str:
+        return f"forecast {self.model} horizon={self.horizon} every={self.every} from={self.min_context}"

@@ -1,0 +1,35 @@
+"""The port of forecasting models."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class ModelEngine(Protocol):
+    """Turns context windows into quantile forecasts. Called from one thread at a time."""
+
+    name: str
+    """What logs, metrics and `model:` settings call it."""
+
+    max_context: int
+    """Steps beyond which a longer context is cut to its newest part."""
+
+    def predict(
+        self, context: NDArray[np.float32], horizon: int, quantiles: Sequence[float]
+    ) -> NDArray[np.float32]:
+        """Forecast every row of `context`, independently of the other rows.
+
+        Args:
+            context: (B, T) float32, oldest first, NaN for a missing step.
+            horizon: H, at least 1.
+            quantiles: Q levels in (0, 1), ascending.
+
+        Returns:
+            (B, H, Q) float32, ascending along Q, never NaN.
+
+        Raises:
+            ForecastError: the batch could not run; no row has a result.
+        """
+        ...

@@ -1,0 +1,79 @@
+"""Every error raised on purpose.
+
+OpenAnomalyError
++-- ConfigError            a setting or pipeline is wrong; refuse to start, or HTTP 422
++-- RejectedError          the same data will never pass: 4xx, the sender drops it
+|   +-- MalformedRequestError (400), UnsupportedMediaError (415), RequestTooLargeError (413)
+|   +-- MalformedFrameError, UnknownVersionError: a record for the dead-letter topic
++-- RetryableError         the same data may pass later: HTTP 503, the sender repeats it
+|   +-- BusUnavailableError, SinkUnavailableError
++-- BrokerError            the embedded broker cannot work: in use, corrupt, or out of disk
++-- DeliveryError          records are missing where none may be; the process must restart and re-read
++-- ForecastError          this batch has no new forecast; the old ones serve on, and it is counted
+"""
+
+
+class OpenAnomalyError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class ConfigError(OpenAnomalyError):
+    """A setting or pipeline is wrong."""
+
+
+class RejectedError(OpenAnomalyError):
+    """The same data will never pass."""
+
+    status = 400
+
+
+class MalformedRequestError(RejectedError):
+    """The body is not what its headers say."""
+
+
+class UnsupportedMediaError(RejectedError):
+    """The content type or encoding is not one we speak."""
+
+    status = 415
+
+
+class RequestTooLargeError(RejectedError):
+    """The body is above a limit."""
+
+    status = 413
+
+
+class MalformedFrameError(RejectedError):
+    """A record on the broker cannot be read."""
+
+
+class UnknownVersionError(MalformedFrameError):
+    """A record on the broker was written by a newer release."""
+
+
+class RetryableError(OpenAnomalyError):
+    """The same data may pass later."""
+
+
+class BusUnavailableError(RetryableError):
+    """The broker did not take the records in time."""
+
+
+class SinkUnavailableError(RetryableError):
+    """The target of the scores does not take them now."""
+
+
+class BrokerError(OpenAnomalyError):
+    """The broker cannot work until a person acts."""
+
+
+class DeliveryError(OpenAnomalyError):
+    """Records are missing where none may be."""
+
+
+class ForecastError(OpenAnomalyError):
+    """A batch has no new forecast."""
+
+    def __init__(self, message: str, reason: str = "engine") -> None:
+        super().__init__(message)
+        self.reason = reason

@@ -1,0 +1,165 @@
+"""Process settings: one tree of frozen models, checked before anything starts.
+
+Every field has a unit in its name, a default that works on a laptop, an allowed range and a line
+of documentation. `openanomaly.yaml`, `OPENANOMALY_*` variables and flags fill it, later wins
+(see `load`).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from openanomaly.core.pipelines.pipeline import Pipeline
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class TlsServerSettings(_Group):
+    cert_file: str | None = None
+    """PEM certificate chain; with it the port speaks TLS."""
+    key_file: str | None = None
+    """PEM private key of `cert_file`."""
+    client_ca_file: str | None = None
+    """PEM authorities; with it every client must show a certificate they signed (mTLS)."""
+
+
+class AuthSettings(_Group):
+    bearer_token: SecretStr | None = None
+    """Callers may authenticate with this bearer token."""
+    bearer_token_file: str | None = None
+    """The same from a file, read again when it changes."""
+    username: str | None = None
+    """Callers may authenticate with basic auth."""
+    password: SecretStr | None = None
+    password_file: str | None = None
+
+
+class WebSettings(_Group):
+    listen: str = ":9201"
+    """Address of the receiver, the metrics and the admin API, as HOST:PORT; no host is every one."""
+    tls: TlsServerSettings = TlsServerSettings()
+    auth: AuthSettings = AuthSettings()
+    """For the receiver and the status page."""
+    admin_auth: AuthSettings = AuthSettings()
+    """For the admin API; where it is not set, `auth` holds, and without that only loopback is served."""
+
+
+class BrokerSettings(_Group):
+    url: str = "embedded://./data"
+    """`embedded://PATH` or `kafka://HOST:PORT[,HOST:PORT]`."""
+    partitions: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Partitions of every topic but the dead letters'."""
+    replication: Annotated[int, Field(ge=1, le=16)] = 1
+    """Replicas of each topic on Kafka."""
+    topic_prefix: str = "openanomaly"
+    samples_retention_s: Annotated[float, Field(ge=60)] = 6 * 3600
+    scores_retention_s: Annotated[float, Field(ge=60)] = 6 * 3600
+    dead_letter_retention_s: Annotated[float, Field(ge=60)] = 7 * 86400
+    disk_limit_bytes: Annotated[int, Field(ge=64 << 20)] = 20 << 30
+    """Embedded: cap of the log on disk. At the cap writes are refused (503), nothing unread is deleted."""
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    """Embedded: FULL survives a power loss, NORMAL only a crash of the process."""
+    compression: Literal["none", "zstd"] = "zstd"
+    """Compression of label columns in frames."""
+    session_timeout_s: Annotated[float, Field(ge=1, le=600)] = 15.0
+    standby_replicas: Annotated[int, Field(ge=0, le=4)] = 0
+    """Kafka: window workers that hold a copy of each partition's state."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    tls: bool = False
+    tls_ca_file: str | None = None
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+
+
+class ReceiverSettings(_Group):
+    body_limit_bytes: Annotated[int, Field(ge=1024)] = 32 << 20
+    """Largest compressed request body."""
+    unpacked_limit_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
+    """Largest declared size of an unpacked request body."""
+    in_flight_limit_bytes: Annotated[int, Field(ge=1 << 20)] = 256 << 20
+    """Unpacked bytes of all requests in work; beyond it 503 with Retry-After."""
+    publish_timeout_s: Annotated[float, Field(gt=0, le=600)] = 20.0
+    """Longest wait for the broker; below Prometheus' own 30 s."""
+    retry_after_s: Annotated[int, Field(ge=1, le=3600)] = 5
+    coalesce_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
+    """How long requests are gathered into a frame."""
+    frame_limit_bytes: Annotated[int, Field(ge=4096, le=900_000)] = 512 << 10
+    """Largest frame; below the broker's message limit."""
+    label_names_limit: Annotated[int, Field(ge=1)] = 64
+    label_name_limit_bytes: Annotated[int, Field(ge=1)] = 1024
+    label_value_limit_bytes: Annotated[int, Field(ge=1)] = 4096
+    known_series: Annotated[int, Field(ge=1024)] = 2_000_000
+    """Raw label blocks whose identity is remembered."""
+    max_future_s: Annotated[float, Field(ge=0)] = 600.0
+    """Samples further ahead of the wall clock are refused and counted."""
+    replica_labels: tuple[str, ...] = ()
+    """Labels that tell the replicas of a high-availability pair apart, e.g. `__replica__`."""
+    cluster_label: str = "cluster"
+    """Label that names the pair a replica belongs to."""
+    failover_s: Annotated[float, Field(gt=0)] = 30.0
+    """Silence of the accepted replica after which another one is."""
+
+
+class WindowSettings(_Group):
+    max_series: Annotated[int, Field(ge=1)] = 1_000_000
+    """Series held by one process; beyond it new ones are refused and counted."""
+    checkpoint_s: Annotated[float, Field(ge=1, le=3600)] = 60.0
+    """Longest time between two checkpoints of a partition."""
+    idle_ttl_s: Annotated[float, Field(ge=60)] = 6 * 3600
+    """A series without a sample for so long is evicted."""
+    tick_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+
+
+class InferenceSettings(_Group):
+    max_batch: Annotated[int, Field(ge=1, le=65536)] = 1024
+    max_wait_s: Annotated[float, Field(ge=0, le=60)] = 0.25
+    queue_limit: Annotated[int, Field(ge=1)] = 65536
+    """Contexts held in memory; beyond it the due topic waits."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of the engine; 0 lets it choose."""
+
+
+class SinkSettings(_Group):
+    url: str | None = None
+    """Remote-write 1.0 address of the target."""
+    emit: Literal["auto", "all", "episodes"] = "auto"
+    """`auto`: all up to 20,000 series, episodes beyond."""
+    emit_all_limit: Annotated[int, Field(ge=0)] = 20_000
+    series: tuple[Literal["anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"], ...] = ("anomaly_score",)
+    external_labels: dict[str, str] = {}
+    batch_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    batch_wait_s: Annotated[float, Field(ge=0, le=60)] = 0.2
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    backoff_min_s: Annotated[float, Field(gt=0)] = 0.1
+    backoff_max_s: Annotated[float, Field(gt=0)] = 30.0
+    bearer_token: SecretStr | None = None
+    bearer_token_file: str | None = None
+    username: str | None = None
+    password: SecretStr | None = None
+    password_file: str | None = None
+    headers: dict[str, str] = {}
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+
+
+class LogSettings(_Group):
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Group):
+    """Everything a process is told. Read-only; a change is a new one."""
+
+    broker: BrokerSettings = BrokerSettings()
+    web: WebSettings = WebSettings()
+    receiver: ReceiverSettings = ReceiverSettings()
+    window: WindowSettings = WindowSettings()
+    inference: InferenceSettings = InferenceSettings()
+    sink: SinkSettings = SinkSettings()
+    log: LogSettings = LogSettings()
+    pipelines: tuple[Pipeline, ...] = (Pipeline(name="default"),)
