@@ -63,7 +63,7 @@ class Patch(_message.Message):
     def __init__(self, version: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., block: _Optional[int] = ..., row: _Optional[bytes] = ..., bucket: _Optional[bytes] = ..., value: _Optional[bytes] = ..., score: _Optional[_Iterable[_Union[ScoreColumn, _Mapping]]] = ...) -> None: ...
 
 class CataloguePage(_message.Message):
-    __slots__ = ("version", "block", "page", "generation", "born", "base", "kind", "id", "label_offset", "labels", "specification")
+    __slots__ = ("version", "block", "page", "generation", "born", "base", "kind", "id", "label_offset", "labels_zstd", "specification")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
@@ -73,7 +73,7 @@ class CataloguePage(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     LABEL_OFFSET_FIELD_NUMBER: _ClassVar[int]
-    LABELS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_ZSTD_FIELD_NUMBER: _ClassVar[int]
     SPECIFICATION_FIELD_NUMBER: _ClassVar[int]
     version: int
     block: int
@@ -84,9 +84,9 @@ class CataloguePage(_message.Message):
     kind: bytes
     id: bytes
     label_offset: bytes
-    labels: bytes
+    labels_zstd: bytes
     specification: str
-    def __init__(self, version: _Optional[int] = ..., block: _Optional[int] = ..., page: _Optional[int] = ..., generation: _Optional[bytes] = ..., born: _Optional[bytes] = ..., base: _Optional[bytes] = ..., kind: _Optional[bytes] = ..., id: _Optional[bytes] = ..., label_offset: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., specification: _Optional[str] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., block: _Optional[int] = ..., page: _Optional[int] = ..., generation: _Optional[bytes] = ..., born: _Optional[bytes] = ..., base: _Optional[bytes] = ..., kind: _Optional[bytes] = ..., id: _Optional[bytes] = ..., label_offset: _Optional[bytes] = ..., labels_zstd: _Optional[bytes] = ..., specification: _Optional[str] = ...) -> None: ...
 
 class StatePage(_message.Message):
     __slots__ = ("version", "mark", "block", "page", "sequence", "generation", "hot", "cold")

@@ -1,0 +1,76 @@
+"""Forecasts in force: five quantiles for each of the next H steps of every row."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import ForecastFrame
+from openanomaly.core.scoring import LEVELS
+from openanomaly.core.windows.ring import NEVER
+from openanomaly.core.windows.rows import Column, Columns, Rows
+
+_NONE = np.iinfo(np.int64).max
+
+
+class Bands:
+    """Quantiles as float16 relative to the row's centre and scale: 10 bytes a step.
+
+    They are not part of the checkpointed state: the forecasts topic is their log, and `oldest`
+    says from which of its records on they can be rebuilt.
+    """
+
+    def __init__(self, horizon: int) -> None:
+        self.horizon = horizon
+        self._columns = Columns(
+            [
+                Column("quantile", "f2", 0, (horizon, len(LEVELS))),
+                Column("center", "f4", 0),
+                Column("scale", "f4", 0),
+                Column("origin", "i8", NEVER),
+                Column("offset", "i8", _NONE),
+            ]
+        )
+
+    def grow(self, rows: int) -> None:
+        self._columns.grow(rows)
+
+    def reset(self, rows: Rows) -> None:
+        self._columns["origin"][rows] = NEVER
+        self._columns["offset"][rows] = _NONE
+
+    def apply(self, frame: ForecastFrame, chosen: NDArray[np.bool_], offset: int) -> int:
+        """Take over the `chosen` rows of a frame whose origin is newer; how many that were."""
+        rows = frame.row.astype(np.int64)
+        fits = frame.quantile.shape[2] == self.horizon and tuple(frame.level) == tuple(np.float32(LEVELS))
+        new = np.flatnonzero(chosen & (frame.origin > self._columns["origin"][rows])) if fits else []
+        if not len(new):
+            return 0
+        at = rows[new]
+        self._columns["quantile"][at] = frame.quantile[new].transpose(0, 2, 1)
+        self._columns["center"][at] = frame.center[new]
+        self._columns["scale"][at] = frame.scale[new]
+        self._columns["origin"][at] = frame.origin[new]
+        self._columns["offset"][at] = offset
+        return len(new)
+
+    def at(self, rows: Rows, bucket: NDArray[np.int64], base: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 5) quantiles for one bucket of each row in absolute units; NaN without a forecast."""
+        step = bucket - self._columns["origin"][rows] - 1
+        has = (step >= 0) & (step < self.horizon)
+        flat = self._columns["quantile"].reshape(-1, len(LEVELS))
+        q = flat[rows * self.horizon + np.where(has, step, 0)].astype(np.float64)
+        q *= self._columns["scale"][rows][:, None]
+        q += (self._columns["center"][rows] + base)[:, None]
+        if not has.all():
+            q[~has] = np.nan
+        return q
+
+    def oldest(self, rows: int, closed: NDArray[np.int64]) -> int | None:
+        """Offset of the oldest forecast that still serves one of the first `rows` rows."""
+        serving = closed < self._columns["origin"][:rows] + self.horizon
+        offset = self._columns["offset"][:rows][serving]
+        first = int(offset.min()) if offset.size else _NONE
+        return None if first == _NONE else first
+
+    def count(self, rows: int, closed: NDArray[np.int64]) -> int:
+        """How many of the first `rows` rows have a forecast for their next step."""
+        return int((closed < self._columns["origin"][:rows] + self.horizon).sum())

@@ -1,0 +1,299 @@
+"""A block: the series of one window specification in one partition, and what is known of each.
+
+Everything here is a function of the samples, forecasts and ticks it is given, in their order: that
+is what lets a crashed worker repeat a run exactly. Nothing reads a clock.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import ForecastFrame
+from openanomaly.core.pipelines.pipeline import ForecasterSpec, WindowSpec
+from openanomaly.core.scoring.scorer import Judged, Scorer
+from openanomaly.core.windows import buckets
+from openanomaly.core.windows.bands import Bands
+from openanomaly.core.windows.buckets import NONE, ROW_STATE
+from openanomaly.core.windows.catalogue import FREE, Catalogue
+from openanomaly.core.windows.counters import RATE
+from openanomaly.core.windows.plan import BlockPlan, WatchedPipeline
+from openanomaly.core.windows.ring import Ring
+from openanomaly.core.windows.rows import STATE_PAGE, Columns, Rows, as_slice
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one pipeline says of closed steps."""
+
+    pipeline: WatchedPipeline
+    rows: Rows
+    bucket: NDArray[np.int64]
+    value: NDArray[np.float64]
+    median: NDArray[np.float64]
+    judged: Judged
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """One closed step of each of `rows`, which ascend and differ.
+
+    `stored` is the value relative to the row's base, as the ring holds it. `due` are the rows of
+    which each forecaster wants a context that ends with this step.
+    """
+
+    rows: Rows
+    bucket: NDArray[np.int64]
+    stored: NDArray[np.float32]
+    scored: list[Scored]
+    due: list[tuple[ForecasterSpec, Rows, NDArray[np.int64]]] = field(default_factory=list)
+
+
+class Scoring:
+    """One pipeline's scorer on a block: its state, and which rows it wants."""
+
+    def __init__(self, pipeline: WatchedPipeline) -> None:
+        self.pipeline = pipeline
+        self.scorer = Scorer(pipeline.pipeline.score)
+        self.state: dict[str, NDArray[Any]] = self.scorer.allocate(STATE_PAGE)
+        self.members = np.zeros(STATE_PAGE, bool)
+
+    def grow(self, rows: int) -> None:
+        capacity = len(self.members)
+        if rows <= capacity:
+            return
+        while capacity < rows:
+            capacity *= 2
+        fresh = self.scorer.allocate(capacity)
+        for name, old in self.state.items():
+            fresh[name][: len(old)] = old
+        self.state = fresh
+        self.members = np.concatenate([self.members, np.zeros(capacity - len(self.members), bool)])
+
+
+class Block:
+    """Windows, row state, forecasts and scores of the series of one window specification."""
+
+    def __init__(self, plan: BlockPlan) -> None:
+        self.plan = plan
+        self.spec: WindowSpec = plan.spec
+        self.uid = plan.spec.uid
+        self.catalogue = Catalogue(self.uid, str(plan.spec))
+        self.ring = Ring(plan.spec.context)
+        self.state = Columns(ROW_STATE)
+        self.is_rate = np.zeros(STATE_PAGE, bool)
+        self.scorings = [Scoring(p) for p in plan.pipelines]
+        self.bands = {f.uid: Bands(f.horizon) for f in plan.forecasters}
+        self.counts: Counter[str] = Counter()
+        # Per state page: changed since its last record, and whether the cold columns did too.
+        self.touched = np.zeros(1, bool)
+        self.touched_cold = np.zeros(1, bool)
+
+    @property
+    def rows(self) -> int:
+        return self.catalogue.rows
+
+    def grow(self) -> None:
+        """Make room for the rows of the catalogue."""
+        rows = self.rows
+        self.ring.grow(rows)
+        self.state.grow(rows)
+        for bands in self.bands.values():
+            bands.grow(rows)
+        for scoring in self.scorings:
+            scoring.grow(rows)
+        if rows > len(self.is_rate):
+            self.is_rate = np.concatenate(
+                [self.is_rate, np.zeros(self.state.capacity - len(self.is_rate), bool)]
+            )
+        pages = -(-self.state.capacity // STATE_PAGE)
+        if pages > len(self.touched):
+            more = np.zeros(pages - len(self.touched), bool)
+            self.touched = np.concatenate([self.touched, more])
+            self.touched_cold = np.concatenate([self.touched_cold, more])
+
+    def fresh(self, rows: Rows, members: Sequence[NDArray[np.bool_]]) -> None:
+        """Rows have a new owner: nothing of the old one may show. `members` per pipeline."""
+        self.state.reset(rows)
+        self.is_rate[rows] = (self.catalogue.kind[rows] & RATE) != 0
+        for bands in self.bands.values():
+            bands.reset(rows)
+        for scoring, member in zip(self.scorings, members, strict=True):
+            scoring.scorer.reset(scoring.state, rows)
+            scoring.members[rows] = member
+        self.touched[rows // STATE_PAGE] = True
+        self.touched_cold[rows // STATE_PAGE] = True
+
+    def put(
+        self,
+        row: Rows,
+        timestamp_ms: NDArray[np.int64],
+        value: NDArray[np.float64],
+        received_ms: int,
+    ) -> list[Closing]:
+        """Take samples in their order of arrival; what they close, in an order that can be scored."""
+        cells = buckets.gather(
+            self.state,
+            row,
+            timestamp_ms,
+            value,
+            self.is_rate,
+            self.spec.step_ms,
+            self.spec.aggregate,
+            self.counts,
+        )
+        if not cells.row.size:
+            return []
+        self.touched[cells.row // STATE_PAGE] = True
+        if not cells.turn.any():
+            return self._turn(cells, slice(None), received_ms)
+        order = np.argsort(cells.turn, kind="stable")
+        edges = np.flatnonzero(np.diff(cells.turn[order])) + 1
+        out: list[Closing] = []
+        for turn in np.split(order, edges):
+            out += self._turn(cells, turn, received_ms)
+        return out
+
+    def _turn(self, cells: buckets.Cells, at: slice | Rows, received_ms: int) -> list[Closing]:
+        """Apply one cell of each row: close what is older than it, then gather."""
+        s = self.state
+        rows, bucket = cells.row[at], cells.bucket[at]
+        gathered, count, last_ms = cells.gathered[at], cells.count[at], cells.last_ms[at]
+        open_ = s["open"][rows]
+        is_new = bucket > open_
+        closing = is_new & (open_ != NONE)
+        out = [self._close(rows if closing.all() else rows[closing])] if closing.any() else []
+        if is_new.all():
+            s["gathered"][rows], s["count"][rows] = gathered, count
+        else:
+            had = s["count"][rows]
+            both = merged = ~is_new & (had > 0) & (count > 0)
+            total = np.where(is_new | (count > 0), gathered, s["gathered"][rows])
+            if both.any():
+                old = s["gathered"][rows[merged]]
+                total[merged] = buckets.merge(old, gathered[merged], self.spec.aggregate)
+            s["gathered"][rows] = total
+            s["count"][rows] = np.where(is_new, count, had + count)
+        s["open"][rows] = np.where(s["count"][rows] > 0, bucket, NONE)
+        end = (bucket + 1) * self.spec.step_ms
+        # The row's own delay counts: a source that is late is not closed early. For a punctual one
+        # this is the end of the bucket and the lateness.
+        wait = np.maximum(received_ms + end - last_ms, end)
+        s["deadline_ms"][rows] = wait + self.plan.lateness_ms
+        return [c for c in out if c.rows.size]
+
+    def tick(self, now_ms: int, behind: NDArray[np.bool_] | None = None) -> list[Closing]:
+        """Close the open buckets whose time is up; of the state pages `behind`, if given."""
+        n = self.rows
+        s = self.state
+        rows = np.flatnonzero((s["deadline_ms"][:n] <= now_ms) & (s["open"][:n] != NONE))
+        if behind is not None:
+            rows = rows[behind[rows // STATE_PAGE]]
+        if not rows.size:
+            return []
+        self.touched[rows // STATE_PAGE] = True
+        closing = self._close(rows)
+        return [closing] if closing.rows.size else []
+
+    def idle(self, now_ms: int, ttl_ms: int) -> Rows:
+        """Rows without a sample for `ttl_ms`. Those whose state a restart did not find start to wait now."""
+        n = self.rows
+        owned = self.catalogue.born[:n] != FREE
+        deadline = self.state["deadline_ms"][:n]
+        deadline[owned & (deadline == NONE)] = now_ms
+        return np.flatnonzero(owned & (deadline <= now_ms - ttl_ms))
+
+    def evict(self, rows: Rows) -> None:
+        self.catalogue.evict(rows)
+        self.fresh(rows, [np.zeros(rows.size, bool) for _ in self.scorings])
+
+    def _close(self, rows: Rows) -> Closing:
+        """Close the open bucket of rows, which ascend, differ and have one."""
+        s = self.state
+        bucket, before = s["open"][rows], s["closed"][rows]
+        value = buckets.finish(s["gathered"][rows], s["count"][rows], self.spec.aggregate)
+        s["open"][rows] = NONE
+        s["count"][rows] = 0
+        if not (finite := np.isfinite(value)).all():
+            # Samples that are finite can overflow in their sum: the step is missing.
+            self.counts["overflow_steps"] += int((~finite).sum())
+            rows, bucket, before, value = rows[finite], bucket[finite], before[finite], value[finite]
+        s["closed"][rows] = bucket
+        self._count_missing(rows, bucket, before)
+        base = self.catalogue.base[rows]
+        with np.errstate(over="ignore"):
+            stored = (value - base).astype(np.float32)
+        # Beyond float32 the window saturates; the score below sees the value itself.
+        np.clip(stored, -3e38, 3e38, out=stored)
+        self.ring.put(rows, bucket, stored)
+        scored = self._score(rows, bucket, value, base) if rows.size else []
+        return Closing(rows, bucket, stored, scored, self._due(rows, bucket, before))
+
+    def _count_missing(self, rows: Rows, bucket: NDArray[np.int64], before: NDArray[np.int64]) -> None:
+        """Count the steps that a row should have had, in its own interval, and had not."""
+        gap = np.flatnonzero((bucket > before + 1) & (before != NONE))
+        if not gap.size:
+            return
+        width = np.maximum(self.state["interval_ms"][rows[gap]] / self.spec.step_ms, 1.0)
+        skipped = (bucket[gap] - before[gap]) / np.ceil(width) - 1
+        self.counts["missing_steps"] += int(np.maximum(skipped, 0).sum())
+
+    def _score(
+        self, rows: Rows, bucket: NDArray[np.int64], value: NDArray[np.float64], base: NDArray[np.float64]
+    ) -> list[Scored]:
+        out = []
+        quantiles = {uid: bands.at(rows, bucket, base) for uid, bands in self.bands.items()}
+        for scoring in self.scorings:
+            watched = scoring.pipeline
+            band = quantiles[watched.forecaster.uid]
+            r, b, y = rows, bucket, value
+            if not (mine := scoring.members[rows]).all():
+                if not mine.any():
+                    continue
+                r, b, y, band = rows[mine], bucket[mine], value[mine], band[mine]
+            judged = scoring.scorer.update(scoring.state, as_slice(r), b, y, band)
+            if judged.filed.any():
+                self.touched_cold[r[judged.filed] // STATE_PAGE] = True
+            out.append(Scored(watched, r, b, y, band[:, 2], judged))
+        return out
+
+    def _due(
+        self, rows: Rows, bucket: NDArray[np.int64], before: NDArray[np.int64]
+    ) -> list[tuple[ForecasterSpec, Rows, NDArray[np.int64]]]:
+        """Rows that passed the step at which each forecaster is due for them."""
+        out = []
+        spread = self.catalogue.ids[rows, 1]
+        before = np.where(before == NONE, bucket - 1, before)
+        for forecaster in self.plan.forecasters:
+            shift = (spread % np.uint64(forecaster.every)).astype(np.int64)
+            due = (bucket + shift) // forecaster.every != (before + shift) // forecaster.every
+            due &= self._wanted(forecaster, rows)
+            if due.any():
+                out.append((forecaster, rows[due], bucket[due]))
+        return out
+
+    def _wanted(self, forecaster: ForecasterSpec, rows: Rows) -> NDArray[np.bool_]:
+        members = [s.members[rows] for s in self.scorings if s.pipeline.forecaster == forecaster]
+        return np.logical_or.reduce(members)
+
+    def forecast(self, frame: ForecastFrame, offset: int) -> int:
+        """Take over forecasts of rows that still have the owner they were made for; how many."""
+        bands = self.bands.get(frame.forecaster)
+        if bands is None or not frame.row.size:
+            return 0
+        rows = frame.row.astype(np.int64)
+        known = rows < self.rows
+        at = np.where(known, rows, 0)
+        if not self.rows:
+            return 0
+        same = known & (self.catalogue.generation[at] == frame.generation) & (self.catalogue.born[at] != FREE)
+        return bands.apply(frame, same, offset)
+
+    @property
+    def row_state_bytes(self) -> int:
+        """Bytes of state per row without ring and bands."""
+        scorers = sum(a.nbytes for s in self.scorings for a in s.state.values()) // self.state.capacity
+        return self.state.row_bytes + scorers

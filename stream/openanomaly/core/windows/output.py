@@ -1,0 +1,104 @@
+"""What closings are for others: contexts that are due, and scores."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import DueFrame, ScoreFlag, ScoreFrame
+from openanomaly.core.windows.block import Block, Closing, Scored
+from openanomaly.core.windows.rows import STATE_PAGE, Rows
+
+Emit = Literal["all", "episodes"]
+_DUE_BYTES = 384 << 10
+_SCORE_ROWS = 2048
+
+
+def due_frames(block: Block, closings: list[Closing], partition: int, now_ms: int) -> Iterator[DueFrame]:
+    """Contexts of the rows that are due, the newest of each row only, in frames below 400 KB."""
+    for forecaster in block.plan.forecasters:
+        parts = [(r, b) for c in closings for f, r, b in c.due if f == forecaster]
+        if not parts:
+            continue
+        rows, bucket = (np.concatenate(x) for x in zip(*parts, strict=True))
+        rows, last = np.unique(rows[::-1], return_index=True)
+        bucket = bucket[::-1][last]
+        size = max(1, _DUE_BYTES // (4 * block.spec.context))
+        for i in range(0, rows.size, size):
+            r, b = rows[i : i + size], bucket[i : i + size]
+            context = block.ring.windows(r, b, block.catalogue.born[r])
+            enough = np.isfinite(context).sum(axis=1) >= forecaster.min_context
+            if not enough.any():
+                continue
+            r, b, context = r[enough], b[enough], context[enough]
+            block.counts["due"] += r.size
+            yield DueFrame(
+                partition=partition,
+                block=block.uid,
+                forecaster=forecaster.uid,
+                model=forecaster.model,
+                horizon=forecaster.horizon,
+                step_ms=block.spec.step_ms,
+                row=r.astype(np.uint32),
+                generation=block.catalogue.generation[r],
+                origin=b,
+                context=context,
+                closed_ms=now_ms,
+                useful_until_ms=now_ms + forecaster.every * block.spec.step_ms,
+            )
+
+
+def score_frames(block: Block, closings: list[Closing], emit: Emit, now_ms: int) -> Iterator[ScoreFrame]:
+    """Scores to send: every one, or those of episodes. A step in warm-up has none."""
+    for scoring in block.scorings:
+        parts = [s for c in closings for s in c.scored if s.pipeline is scoring.pipeline]
+        for s in parts:
+            judged = s.judged
+            block.counts["scored"] += int(np.isfinite(judged.score).sum())
+            block.counts["warmup"] += int(np.isnan(judged.score).sum())
+            block.counts["anomalous"] += int((judged.flags & ScoreFlag.OPEN != 0).sum())
+            block.counts["episodes"] += int((judged.flags & ScoreFlag.START != 0).sum())
+            send = np.isfinite(judged.score)
+            if emit == "episodes":
+                send &= (judged.flags & (ScoreFlag.OPEN | ScoreFlag.END)) != 0
+            at = np.flatnonzero(send)
+            for part in _pages(s.rows, at):
+                block.counts["emitted"] += part.size
+                yield _frame(block, s, part, now_ms)
+
+
+def _pages(rows: Rows, at: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Split positions by state page where pages are well filled, else by count."""
+    if not at.size:
+        return
+    page = rows[at] // STATE_PAGE
+    groups = np.split(at, np.flatnonzero(np.diff(page)) + 1)
+    rest = []
+    for group in groups:
+        if group.size >= STATE_PAGE // 4:
+            yield group
+        else:
+            rest.append(group)
+    if rest:
+        left = np.concatenate(rest)
+        for i in range(0, left.size, _SCORE_ROWS):
+            yield left[i : i + _SCORE_ROWS]
+
+
+def _frame(block: Block, s: Scored, at: NDArray[np.int64], now_ms: int) -> ScoreFrame:
+    j = s.judged
+    series, row = block.catalogue.series(s.rows[at])
+    return ScoreFrame(
+        pipeline=s.pipeline.name,
+        step_ms=block.spec.step_ms,
+        series=series,
+        row=row,
+        timestamp_ms=(s.bucket[at] + 1) * block.spec.step_ms,
+        score=j.score[at],
+        value=s.value[at],
+        expected=np.stack([s.median[at], j.lower[at], j.upper[at]], axis=1),
+        reason=j.reason[at],
+        flags=j.flags[at],
+        closed_ms=now_ms,
+    )

@@ -1,0 +1,365 @@
+"""One partition of the samples topic: all its blocks, fed in one order.
+
+The state of a partition is a function of three inputs: sample frames, forecast frames and ticks.
+Every changelog record carries a mark that says how far each had been consumed. After a crash the
+latest state pages are loaded, and the inputs since are taken again in the order that the marks
+tell: the same steps close with the same values, are scored against the same forecasts, and give
+the same records once more.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame, parse
+from openanomaly.core.series import Ids, Labels, decode_labels
+from openanomaly.core.windows import output, records
+from openanomaly.core.windows.block import Block, Closing
+from openanomaly.core.windows.catalogue import FREE, UNWANTED, missing
+from openanomaly.core.windows.counters import RATE, wants_rate
+from openanomaly.core.windows.plan import BlockPlan
+from openanomaly.core.windows.records import Position, Record
+from openanomaly.core.windows.rows import STATE_PAGE, Rows
+from openanomaly.errors import MalformedFrameError, MalformedRequestError
+from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
+
+_MARKS = 20_000
+_BASE_FROM = 65_536.0
+"""Values at least this large are stored relative to the row's first one: float32 has 24 bits."""
+
+
+@dataclass
+class Budget:
+    """How many series a process may hold, over all its partitions and blocks."""
+
+    limit: int
+    used: int = 0
+
+    def take(self, wanted: int) -> int:
+        """How many of `wanted` new series may be admitted."""
+        granted = max(0, min(wanted, self.limit - self.used))
+        self.used += granted
+        return granted
+
+    def give(self, n: int) -> None:
+        self.used -= n
+
+
+@dataclass(slots=True)
+class Output:
+    """What to write, in this order: each list confirmed before the next is sent."""
+
+    catalogue: list[Record] = field(default_factory=list)
+    ring: list[Record] = field(default_factory=list)
+    due: list[DueFrame] = field(default_factory=list)
+    scores: list[ScoreFrame] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.catalogue or self.ring or self.due or self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Row state to write; once confirmed, inputs before these offsets are not needed again."""
+
+    records: list[Record]
+    samples: int
+    forecasts: int
+
+
+class Partition:
+    """Windows and scores of the series of one partition."""
+
+    def __init__(self, number: int, plans: Iterable[BlockPlan], budget: Budget) -> None:
+        self.number = number
+        self.blocks = {p.spec.uid: Block(p) for p in plans}
+        self.emit: output.Emit = "all"
+        self.position = Position(0, 0, 0)
+        self.marks: deque[Position] = deque(maxlen=_MARKS)
+        self.is_started = False
+        self._budget = budget
+        self._sequence = 0
+        self._pages: dict[tuple[int, int, int], bytes] = {}
+        self._ahead: dict[int, list[Position]] = {}
+        self._written_ms: deque[tuple[int, int]] = deque()
+        self._evicted_ms = 0
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Outcomes since the start, over all blocks."""
+        return sum((b.counts for b in self.blocks.values()), Counter())
+
+    @property
+    def series(self) -> int:
+        return sum(b.catalogue.live for b in self.blocks.values())
+
+    # -- recovery ------------------------------------------------------------------------------
+
+    def restore(self, key: bytes, value: bytes) -> None:
+        """Take one record of either changelog, in the order of its topic.
+
+        Raises:
+            MalformedFrameError, UnknownVersionError: the record is not one this release can read.
+        """
+        kind, uid, page, _ = records.read_key(key)
+        block = self.blocks.get(uid)
+        if block is None:  # of a pipeline that is no longer defined
+            return
+        if kind in (records.COLUMN, records.PATCH):
+            take = records.restore_column if kind == records.COLUMN else records.restore_patch
+            mark = take(block, value)
+            if not self.marks or self.marks[-1] != mark:
+                self.marks.append(mark)
+        elif kind == records.CATALOGUE:
+            block.catalogue.restore(value)
+        else:
+            self._pages[kind, uid, page] = value
+
+    def start(self) -> None:
+        """All records are there: build what they do not hold, and be ready for inputs."""
+        for block in self.blocks.values():
+            block.catalogue.restored()
+            block.grow()
+            live = block.catalogue.live_rows()
+            if live.size:
+                labels = [decode_labels(block.catalogue.labels[row]) for row in live.tolist()]
+                block.fresh(live, _members(block, labels))
+            # A row whose steps were written before a checkpoint is closed through its first bucket at least.
+            block.touched[:] = block.touched_cold[:] = False
+        for kind in (records.COLD, records.HOT):
+            for (k, uid, page), value in self._pages.items():
+                if k == kind:
+                    self._restore_page(self.blocks[uid], kind, page, value)
+        self._pages.clear()
+        self._budget.used += self.series
+        self.is_started = True
+
+    def _restore_page(self, block: Block, kind: int, page: int, value: bytes) -> None:
+        message = parse(pb.StatePage, value, records.VERSION)
+        records.restore_state(block, message, message.cold)
+        ahead = self._ahead.setdefault(block.uid, [])
+        ahead.extend([Position(0, 0, 0)] * (page + 1 - len(ahead)))
+        mark = Position(message.mark.samples, message.mark.forecasts, message.mark.tick_ms)
+        # Both kinds of record carry the hot columns: the newer of them holds.
+        if mark >= ahead[page]:
+            records.restore_state(block, message, message.hot)
+            ahead[page] = mark
+        self._sequence = max(self._sequence, message.sequence)
+
+    def seek(self, samples: int, forecasts: int, samples_end: int, forecasts_end: int) -> None:
+        """Inputs begin at these offsets, the committed ones; their topics end at the others.
+
+        A mark beyond the end of a topic is of a log that is no longer there: it cannot be waited for.
+        """
+        self.position = Position(samples, forecasts, self.position.tick_ms)
+        marks = [m for m in self.marks if samples <= m.samples <= samples_end]
+        self.marks = deque((m._replace(forecasts=min(m.forecasts, forecasts_end)) for m in marks), _MARKS)
+
+    def next_mark(self) -> Position | None:
+        """The next point of a run to repeat, or None when inputs may come as they come.
+
+        Before the mark is passed: forecasts up to its offset, then samples up to its offset, then
+        its tick (`replay_tick`).
+        """
+        while self.marks and self.marks[0].samples < self.position.samples:
+            self.marks.popleft()
+        return self.marks[0] if self.marks else None
+
+    def pass_mark(self) -> None:
+        self.marks.popleft()
+
+    def _is_behind(self, block: Block, position: Position) -> NDArray[np.bool_] | None:
+        """Per state page, whether an input at `position` is new to it; None where it is to all."""
+        ahead = self._ahead.get(block.uid)
+        if not ahead:
+            return None
+        behind = np.ones(len(block.touched), bool)
+        behind[: len(ahead)] = [
+            (p.samples, p.tick_ms) < (position.samples, position.tick_ms) for p in ahead[: len(behind)]
+        ]
+        if behind.all():
+            del self._ahead[block.uid]  # positions only grow: it stays so
+            return None
+        return behind
+
+    # -- inputs --------------------------------------------------------------------------------
+
+    def put(self, frame: SampleFrame, offset: int, now_ms: int) -> Output:
+        """Take the sample frame at `offset`. What it closes, and what is new.
+
+        Raises:
+            MalformedFrameError: labels of a new series cannot be read.
+        """
+        # All blocks look at the labels before any takes a sample: a frame that cannot be read changes nothing.
+        found = [(block, self._rows(block, frame)) for block in self.blocks.values()]
+        self.position = self.position._replace(samples=offset + 1)
+        position = Position(offset + 1, self.position.forecasts, 0)
+        out = Output()
+        for block, series_row in found:
+            rows = series_row[frame.row]
+            timestamp_ms, value = frame.timestamp_ms, frame.value
+            keep = (rows >= 0) & (rows != UNWANTED)
+            # A page that was saved after this frame was taken knows it already.
+            behind = self._is_behind(block, Position(offset + 1, 0, 0))
+            if behind is not None:
+                known = keep & ~behind[np.where(keep, rows, 0) // STATE_PAGE]
+                block.counts["replayed"] += int(known.sum())
+                keep &= ~known
+            if not keep.all():
+                rows, timestamp_ms, value = rows[keep], timestamp_ms[keep], value[keep]
+            block.counts["in"] += frame.row.size
+            closings = block.put(rows.astype(np.int64), timestamp_ms, value, frame.received_ms)
+            out.catalogue += _catalogue_records(block)
+            self._extend(out, block, closings, position, now_ms)
+        return out
+
+    def forecast(self, frame: ForecastFrame, offset: int, written_ms: int) -> int:
+        """Take the forecast frame at `offset`, written at `written_ms`. How many rows it serves."""
+        self.position = self.position._replace(forecasts=offset + 1)
+        self._written_ms.append((offset, written_ms))
+        block = self.blocks.get(frame.block)
+        return block.forecast(frame, offset) if block is not None else 0
+
+    def skip_forecasts(self, offset: int) -> None:
+        """The topic begins at `offset`: what was before has expired."""
+        self.position = self.position._replace(forecasts=max(offset, self.position.forecasts))
+
+    def tick(self, now_ms: int) -> Output:
+        """Close what is due by the wall clock. Only when every record before this moment was taken."""
+        now_ms = max(now_ms, self.position.tick_ms)
+        self.position = self.position._replace(tick_ms=now_ms)
+        out = Output()
+        for block in self.blocks.values():
+            closings = block.tick(now_ms, self._is_behind(block, self.position))
+            self._extend(out, block, closings, self.position, now_ms)
+        return out
+
+    def evict(self, now_ms: int, ttl_ms: int) -> Output:
+        """Take rows from series that have been idle for `ttl_ms`."""
+        out = Output()
+        for block in self.blocks.values():
+            rows = block.idle(now_ms, ttl_ms)
+            if rows.size:
+                block.counts["evicted"] += rows.size
+                block.evict(rows)
+                self._budget.give(rows.size)
+                out.catalogue += _catalogue_records(block)
+        return out
+
+    def _extend(
+        self, out: Output, block: Block, closings: list[Closing], position: Position, now_ms: int
+    ) -> None:
+        if not closings:
+            return
+        block.counts["closed_steps"] += sum(c.rows.size for c in closings)
+        out.ring += records.ring_records(block, closings, position)
+        out.due += output.due_frames(block, closings, self.number, now_ms)
+        out.scores += output.score_frames(block, closings, self.emit, now_ms)
+
+    def _rows(self, block: Block, frame: SampleFrame) -> NDArray[np.int32]:
+        """(S,) rows of the frame's series; new ones are admitted."""
+        rows = block.catalogue.find(frame.series.ids)
+        if (new := missing(rows)).size:
+            self._admit(block, frame, new)
+            rows = block.catalogue.find(frame.series.ids)
+        if (odd := (rows < 0) | (rows == UNWANTED)).any():
+            lost = np.bincount(frame.row, minlength=len(rows))
+            block.counts["max_series"] += int(lost[rows < 0].sum())
+            block.counts["unselected"] += int(lost[odd & (rows >= 0)].sum())
+        return rows
+
+    def _admit(self, block: Block, frame: SampleFrame, new: NDArray[np.int64]) -> None:
+        """Give rows to those of the `new` series that the block wants, as far as the budget goes."""
+        ids: Ids = frame.series.ids
+        try:
+            labels = [decode_labels(frame.series.block(i)) for i in new.tolist()]
+        except MalformedRequestError as exc:
+            raise MalformedFrameError(str(exc)) from exc
+        members = _members(block, labels)
+        wanted = np.logical_or.reduce(members)
+        if not wanted.all():
+            block.catalogue.refuse(ids[new[~wanted]])
+        granted = self._budget.take(int(wanted.sum()))
+        chosen = np.flatnonzero(wanted)[:granted]
+        if not chosen.size:
+            return
+        at = new[chosen]
+        first = _first_samples(frame, at)
+        kind = np.array([_kind(block, labels[i], int(frame.series.kind[new[i]])) for i in chosen], np.uint8)
+        base = _bases(frame.value[first], kind)
+        blocks = [frame.series.block(i) for i in at.tolist()]
+        born = frame.timestamp_ms[first] // block.spec.step_ms
+        rows = block.catalogue.admit(ids[at], blocks, kind, born, base, block.ring.newest)
+        block.grow()
+        block.fresh(rows, [m[chosen] for m in members])
+        block.counts["admitted"] += rows.size
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def checkpoint(self, now_ms: int) -> Checkpoint:
+        """The row state that changed since the last checkpoint, as of this moment."""
+        self._sequence += 1
+        out = [
+            r for b in self.blocks.values() for r in records.state_records(b, self.position, self._sequence)
+        ]
+        return Checkpoint(out, self.position.samples, self._oldest_forecast(now_ms))
+
+    def _oldest_forecast(self, now_ms: int) -> int:
+        """Forecasts before this offset serve no row, or are two horizons old."""
+        oldest = self.position.forecasts
+        keep_ms = 0
+        for block in self.blocks.values():
+            closed = block.state["closed"][: block.rows]
+            for bands in block.bands.values():
+                keep_ms = max(keep_ms, 2 * bands.horizon * block.spec.step_ms)
+                serving = bands.oldest(block.rows, closed)
+                oldest = oldest if serving is None else min(oldest, serving)
+        while self._written_ms and (
+            self._written_ms[0][0] < oldest or self._written_ms[0][1] < now_ms - keep_ms
+        ):
+            self._written_ms.popleft()
+        return self._written_ms[0][0] if self._written_ms else self.position.forecasts
+
+
+def _members(block: Block, labels: list[Labels]) -> list[NDArray[np.bool_]]:
+    """Per pipeline of the block, which series it selects."""
+    cache: dict[str, NDArray[np.bool_]] = {}
+    out = []
+    for scoring in block.scorings:
+        selector = scoring.pipeline.selector
+        text = scoring.pipeline.pipeline.selector
+        if text not in cache:
+            cache[text] = np.fromiter((selector.matches(x) for x in labels), bool, len(labels))
+        out.append(cache[text])
+    return out
+
+
+def _kind(block: Block, labels: Labels, kind: int) -> int:
+    name = next((value for label, value in labels if label == "__name__"), "")
+    return kind | RATE if wants_rate(block.spec.transform, kind, name) else kind
+
+
+def _first_samples(frame: SampleFrame, series: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Position of the first sample of each of `series`."""
+    first = np.full(len(frame.series), -1, np.int64)
+    first[frame.row[::-1]] = np.arange(frame.row.size - 1, -1, -1)
+    return first[series]
+
+
+def _bases(value: NDArray[np.float64], kind: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """What the steps of new rows are stored relative to: nothing, but for large gauges."""
+    large = np.isfinite(value) & (np.abs(value) >= _BASE_FROM) & ((kind & RATE) == 0)
+    return np.where(large, value, 0.0)
+
+
+def _catalogue_records(block: Block) -> list[Record]:
+    return [
+        Record(records.key(records.CATALOGUE, block.uid, page), value)
+        for page, value in block.catalogue.records()
+    ]
+
+
+__all__ = ["FREE", "Budget", "Checkpoint", "Output", "Partition", "Position", "Rows"]

@@ -1,0 +1,60 @@
+"""What window workers are to do: pipelines grouped by the windows they share."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import xxhash
+
+from openanomaly.core.pipelines.pipeline import ForecasterSpec, Pipeline, WindowSpec
+from openanomaly.core.pipelines.selector import Selector
+
+
+@dataclass(frozen=True)
+class WatchedPipeline:
+    """A pipeline with its selector compiled."""
+
+    pipeline: Pipeline
+    selector: Selector
+
+    @property
+    def name(self) -> str:
+        return self.pipeline.name
+
+    @property
+    def forecaster(self) -> ForecasterSpec:
+        return self.pipeline.forecaster
+
+    @property
+    def uid(self) -> int:
+        """Names the pipeline's scoring state: another tolerance keeps it, another block length does not."""
+        score = self.pipeline.score
+        return xxhash.xxh3_64_intdigest(f"score {self.name} {score.block} {score.memory}".encode())
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """One window specification and the pipelines that share it."""
+
+    spec: WindowSpec
+    pipelines: tuple[WatchedPipeline, ...]
+
+    @property
+    def forecasters(self) -> tuple[ForecasterSpec, ...]:
+        return tuple(dict.fromkeys(p.forecaster for p in self.pipelines))
+
+    @property
+    def lateness_ms(self) -> int:
+        return round(1000 * max(p.pipeline.lateness_s for p in self.pipelines))
+
+
+def plan(pipelines: Iterable[Pipeline]) -> tuple[BlockPlan, ...]:
+    """Group pipelines by window specification.
+
+    Raises:
+        ConfigError: a selector cannot be parsed.
+    """
+    groups: dict[WindowSpec, list[WatchedPipeline]] = {}
+    for pipeline in pipelines:
+        watched = WatchedPipeline(pipeline, Selector.parse(pipeline.selector))
+        groups.setdefault(pipeline.window, []).append(watched)
+    return tuple(BlockPlan(spec, tuple(members)) for spec, members in groups.items())

@@ -1,0 +1,95 @@
+"""The last steps of every row of a block, as float32 relative to the row's base."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.windows.rows import Column, Columns, Rows
+
+NEVER = np.iinfo(np.int64).min // 4
+MARGIN = 32
+"""Slots beyond the window. After a crash the rings are ahead of the row state by what closed since
+the last checkpoint; the oldest steps of a window must outlive that."""
+
+
+class Ring:
+    """(rows, length + MARGIN) float32; the slot of bucket b is b mod (length + MARGIN).
+
+    Steps of a row that nobody wrote between two that were are missing and read as NaN. `newest` is
+    the last bucket written of each row.
+    """
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.slots = length + MARGIN
+        self._columns = Columns([Column("data", "f4", 0, (self.slots,)), Column("newest", "i8", NEVER)])
+
+    def grow(self, rows: int) -> None:
+        self._columns.grow(rows)
+
+    @property
+    def newest(self) -> NDArray[np.int64]:
+        return self._columns["newest"]
+
+    def put(self, rows: Rows, bucket: NDArray[np.int64], value: NDArray[np.float32]) -> None:
+        """Write one step of each of `rows`, which differ; steps skipped since become NaN.
+
+        A step older than the ring reaches is ignored: it is the replay of what has been overwritten.
+        """
+        data, newest = self._columns["data"], self._columns["newest"]
+        last = newest[rows]
+        gap = np.flatnonzero((bucket > last + 1) & (last > NEVER))
+        if gap.size:
+            self._skip(rows[gap], last[gap] + 1, bucket[gap])
+        if rows.size and (old := bucket <= last - self.slots).any():
+            rows, bucket, value, last = rows[~old], bucket[~old], value[~old], last[~old]
+        if not rows.size:
+            return
+        first = bucket[0]
+        if (bucket == first).all():
+            slot = int(first % self.slots)
+            if rows[-1] - rows[0] + 1 == rows.size:
+                data[int(rows[0]) : int(rows[-1]) + 1, slot] = value
+            else:
+                data[rows, slot] = value
+        else:
+            data[rows, bucket % self.slots] = value
+        newest[rows] = np.maximum(last, bucket)
+
+    def _skip(self, rows: Rows, start: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
+        """Write NaN to buckets [start, stop) of rows."""
+        data = self._columns["data"]
+        start = np.maximum(start, stop - self.slots)
+        for step in range(int((stop - start).max())):
+            here = start + step < stop
+            data[rows[here], (start[here] + step) % self.slots] = np.nan
+
+    def windows(
+        self, rows: Rows, end: NDArray[np.int64], born: NDArray[np.int64], length: int | None = None
+    ) -> NDArray[np.float32]:
+        """(n, length) windows that end at bucket `end` of each row, oldest first.
+
+        Steps before `born` are another row's or nobody's, and read as NaN; so do those that a newer
+        step has overwritten.
+        """
+        length = self.length if length is None else length
+        out = np.empty((len(rows), length), np.float32)
+        data = self._columns["data"]
+        order = np.argsort(end, kind="stable")
+        edges = np.flatnonzero(np.diff(end[order])) + 1
+        for group in np.split(order, edges):
+            if not group.size:
+                continue
+            stop = int((end[group[0]] + 1) % self.slots)
+            start = stop - length
+            if start >= 0:
+                out[group] = data[rows[group], start:stop]
+            else:
+                out[group, : -start or None] = data[rows[group], start:]
+                out[group, -start:] = data[rows[group], :stop]
+        oldest = np.maximum(born, self.newest[rows] - self.slots + 1)
+        missing = oldest - (end - length + 1)  # steps at the head of each window that are not the row's
+        young = np.flatnonzero(missing > 0)
+        if young.size:
+            head = np.arange(length) < missing[young, None]
+            out[young] = np.where(head, np.float32(np.nan), out[young])
+        return out
