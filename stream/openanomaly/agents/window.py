@@ -1,0 +1,239 @@
+"""The window role: samples and forecasts in; steps, contexts and scores out.
+
+Two Faust agents read `.samples` and `.forecasts` and hand records to the lane of their partition,
+where everything happens (`window_lane.py`). Two tables, `ring` and `state`, stand over the same
+blocks and give them changelogs. Offsets are released at checkpoints only.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import faust
+from faust.types import TP
+
+from openanomaly.agents.window_lane import Lane, Raw
+from openanomaly.broker.dead_letter import DeadLetters
+from openanomaly.broker.faust_app import committed_offsets, declare, end_offsets, publish
+from openanomaly.broker.ledger import Ledger
+from openanomaly.broker.ring_store import changelog_table, send_changelog
+from openanomaly.broker.topics import Topics
+from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.windows.inputs import Item
+from openanomaly.core.windows.partition import Budget, Output, Partition
+from openanomaly.core.windows.plan import plan
+from openanomaly.core.windows.records import Record
+from openanomaly.settings import WindowSettings
+from openanomaly.telemetry import WindowMetrics
+
+log = logging.getLogger(__name__)
+
+
+class WindowWorker:
+    """Owns the partitions this process is assigned: their state, and a lane for each active one."""
+
+    def __init__(
+        self,
+        app: faust.App,
+        settings: WindowSettings,
+        pipelines: Sequence[Pipeline],
+        topics: Topics,
+        metrics: WindowMetrics,
+        dead_letters: DeadLetters,
+        emit: Literal["auto", "all", "episodes"] = "auto",
+        emit_all_limit: int = 20_000,
+    ) -> None:
+        self.app = app
+        self.budget = Budget(settings.max_series)
+        self.partitions: dict[int, Partition] = {}
+        self.lanes: dict[int, Lane] = {}
+        self.is_recovered = False
+        self._settings = settings
+        self._plans = plan(pipelines)
+        self._topics = topics
+        self._metrics = metrics
+        self._dead_letters = dead_letters
+        self._emit, self._emit_all_limit = emit, emit_all_limit
+        self._emitting: Literal["all", "episodes"] | None = None
+        self._recovered: dict[str, set[int]] = {}
+        self._next_due = 0
+        self._samples = declare(app, topics.samples)
+        self._forecasts = declare(app, topics.forecasts)
+        for spec in (topics.due, topics.scores):
+            declare(app, spec)
+        self._ledgers = {
+            "samples": Ledger(app, topics.samples.name),
+            "forecasts": Ledger(app, topics.forecasts.name),
+        }
+        longest = max(p.spec.context * p.spec.step_ms for p in self._plans) / 1000 * 1.5
+        self._ring = changelog_table(app, "ring", topics.samples.partitions, self, retention_s=longest)
+        self._state = changelog_table(app, "state", topics.samples.partitions, self, retention_s=None)
+        app.agent(self._samples, name="openanomaly.window.samples")(self._read_samples)
+        app.agent(self._forecasts, name="openanomaly.window.forecasts")(self._read_forecasts)
+        app.task(self._tick)
+
+    # -- what the tables' store tells (ChangelogOwner) -------------------------------------------
+
+    def apply(self, table: str, partition: int, offset: int, key: bytes | None, value: bytes | None) -> None:
+        """One changelog record, while recovering or as a standby."""
+        if key is None or value is None:
+            return
+        held = self.partitions.get(partition)
+        if held is None or held.is_started:
+            # A partition we were active for and that another worker has written since: begin anew.
+            held = self.partitions[partition] = Partition(partition, self._plans, self.budget)
+        held.restore(key, value)
+
+    def drop(self, table: str, partition: int) -> None:
+        """The partition is no longer ours."""
+        held = self.partitions.pop(partition, None)
+        if held is not None and held.is_started:
+            self.budget.give(held.series)
+        lane = self.lanes.pop(partition, None)
+        if lane is not None:
+            self.app.add_future(lane.stop(flush=False))
+
+    def revoked(self, table: str) -> None:
+        self._recovered.clear()
+        self.is_recovered = False
+
+    def recovered(self, table: str, active: set[int], standby: set[int]) -> None:
+        self._recovered[table] = active
+        if len(self._recovered) == 2:
+            self.app.add_future(self._start_lanes(active))
+
+    async def _start_lanes(self, active: set[int]) -> None:
+        samples, forecasts = self._topics.samples.name, self._topics.forecasts.name
+        tps = {TP(topic, p) for topic in (samples, forecasts) for p in active}
+        begin, end = await committed_offsets(self.app, tps), await end_offsets(self.app, tps)
+        for number in sorted(active - set(self.lanes)):
+            partition = self.partitions.get(number)
+            if partition is None:
+                partition = self.partitions[number] = Partition(number, self._plans, self.budget)
+            if not partition.is_started:
+                started = time.perf_counter()
+                partition.start()
+                log.debug("partition %d built in %.3f s", number, time.perf_counter() - started)
+            s, f = TP(samples, number), TP(forecasts, number)
+            partition.seek(begin[s], begin[f], end[s], end[f])
+            every = self._settings.checkpoint_s
+            lane = self.lanes[number] = Lane(
+                partition,
+                self,
+                checkpoint_s=every,
+                idle_ttl_ms=round(self._settings.idle_ttl_s * 1000),
+                first_checkpoint_s=every * (number + 1) / self._topics.samples.partitions,
+                crashed=self._crashed,
+            )
+            lane.start()
+        self._choose_emit()
+        self.is_recovered = True
+        log.info(
+            "windows ready: %d partitions, %d series", len(self.lanes), self.budget.used
+        )
+
+    def _crashed(self, error: BaseException) -> None:
+        log.error("window worker crashed", exc_info=error)
+        self.app.add_future(self.app.crash(error))
+
+    async def stop(self) -> None:
+        """Write what is computed and a last checkpoint of every partition."""
+        lanes, self.lanes = list(self.lanes.values()), {}
+        await asyncio.gather(*(lane.stop(flush=True) for lane in lanes))
+
+    # -- agents --------------------------------------------------------------------------------
+
+    async def _read_samples(self, stream: Any) -> None:
+        async for event in stream.noack().events():
+            # Never `take()` or a bare `async for value`: Faust acknowledges a record even when its
+            # agent raises. Acks are the ledger's, released at checkpoints.
+            if self._ledgers["samples"].receive(event):
+                lane, raw = self._lane_and_raw(event)
+                if lane is not None:
+                    await lane.offer_samples(event.message.offset, raw)
+
+    async def _read_forecasts(self, stream: Any) -> None:
+        async for event in stream.noack().events():
+            if self._ledgers["forecasts"].receive(event):
+                lane, raw = self._lane_and_raw(event)
+                if lane is not None:
+                    await lane.offer_forecasts(event.message.offset, raw)
+
+    def _lane_and_raw(self, event: Any) -> tuple[Lane | None, Raw]:
+        message = event.message
+        raw = Raw(message.value or b"", int(message.timestamp * 1000))
+        message.value = None  # the ledger holds the shell until the checkpoint, not the bytes
+        return self.lanes.get(message.partition), raw
+
+    async def _tick(self) -> None:
+        """Offer every lane the time, with the end of its samples read after that moment."""
+        name = self._topics.samples.name
+        while not self.app.should_stop:
+            await asyncio.sleep(self._settings.tick_s)
+            if not self.is_recovered:
+                continue
+            now_ms = int(time.time() * 1000)
+            ends = await end_offsets(self.app, {TP(name, p) for p in self.lanes})
+            for tp, end in ends.items():
+                if (lane := self.lanes.get(tp.partition)) is not None:
+                    lane.offer_tick(now_ms, end)
+            self._choose_emit()
+            self._report()
+
+    def _choose_emit(self) -> None:
+        """`auto` emits every score up to a number of series, and episodes beyond."""
+        if self._emit == "auto":
+            emit: Literal["all", "episodes"] = (
+                "all" if self.budget.used <= self._emit_all_limit else "episodes"
+            )
+        else:
+            emit = self._emit
+        if emit != self._emitting:
+            self._emitting = emit
+            log.info(
+                "emitting %s scores (%d series, emit=%s, limit %d)",
+                "all" if emit == "all" else "episodes'",
+                self.budget.used,
+                self._emit,
+                self._emit_all_limit,
+            )
+        for partition in self.partitions.values():
+            partition.emit = emit
+
+    def _report(self) -> None:
+        self._metrics.report(self)
+
+    # -- where lanes write (window_lane.Writer) --------------------------------------------------
+
+    async def state(self, partition: int, records: Sequence[Record]) -> None:
+        await self._changelog(self._state, partition, records)
+
+    async def ring(self, partition: int, records: Sequence[Record]) -> None:
+        await self._changelog(self._ring, partition, records)
+
+    async def _changelog(self, table: Any, partition: int, records: Sequence[Record]) -> None:
+        await asyncio.gather(*(send_changelog(table, partition, r.key, r.value) for r in records))
+
+    async def results(self, partition: int, output: Output) -> None:
+        due = []
+        for frame in output.due:
+            self._next_due = (self._next_due + 1) % self._topics.due.partitions
+            due.append((self._next_due, None, frame.encode()))
+        scores = [(partition, None, frame.encode()) for frame in output.scores]
+        await asyncio.gather(
+            publish(self.app, self._topics.due.name, due),
+            publish(self.app, self._topics.scores.name, scores),
+        )
+
+    async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
+        name = self._topics.samples.name if topic == "samples" else self._topics.forecasts.name
+        self._metrics.rejected.labels(topic=topic).inc()
+        await self._dead_letters.set_aside(
+            name, partition, item.offset, None, item.value.value, str(error), type(error).__name__
+        )
+
+    def release(self, partition: int, samples: int, forecasts: int) -> None:
+        self._ledgers["samples"].release(partition, samples)
+        self._ledgers["forecasts"].release(partition, forecasts)

@@ -1,0 +1,191 @@
+"""A lane: one partition of a window worker, its inputs in one order and its writes in another."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from openanomaly.core.frames import ForecastFrame, SampleFrame
+from openanomaly.core.windows.inputs import Inputs, Item, Tick
+from openanomaly.core.windows.partition import Checkpoint, Output, Partition
+from openanomaly.core.windows.records import Record
+from openanomaly.errors import MalformedFrameError
+
+_WAITING = 16
+_WRITES = 4
+_EVICT_MS = 60_000
+
+
+@dataclass(slots=True)
+class Raw:
+    """A record as it came: decoded only when it is its turn."""
+
+    value: bytes
+    written_ms: int
+
+
+class Writer(Protocol):
+    """Where a lane's outputs go; every call returns once the broker has all of it."""
+
+    async def state(self, partition: int, records: Sequence[Record]) -> None: ...
+    async def ring(self, partition: int, records: Sequence[Record]) -> None: ...
+    async def results(self, partition: int, output: Output) -> None: ...
+    async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None: ...
+    def release(self, partition: int, samples: int, forecasts: int) -> None: ...
+
+
+class Lane:
+    """Feeds one partition and writes what it says, in order.
+
+    Two tasks: `feed` takes inputs and computes, `write` sends outputs, so that computing goes on
+    while the broker confirms. Both queues are bounded by count of frames.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        writer: Writer,
+        checkpoint_s: float,
+        idle_ttl_ms: int,
+        first_checkpoint_s: float,
+        crashed: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.partition = partition
+        self.inputs: Inputs[Raw] = Inputs()
+        self.busy_s = 0.0
+        self.checkpoints = 0
+        self._writer = writer
+        self._checkpoint_s = checkpoint_s
+        self._next_checkpoint = clock() + first_checkpoint_s
+        self._idle_ttl_ms = idle_ttl_ms
+        self._next_evict_ms = 0
+        self._crashed = crashed
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._room = asyncio.Event()
+        self._outputs: asyncio.Queue[Output | Checkpoint] = asyncio.Queue(_WRITES)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def is_replaying(self) -> bool:
+        return self.partition.next_mark() is not None
+
+    def start(self) -> None:
+        for work in (self._feed, self._write):
+            task = asyncio.create_task(work(), name=f"{work.__name__} {self.partition.number}")
+            task.add_done_callback(self._done)
+            self._tasks.append(task)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed(error)
+
+    async def stop(self, *, flush: bool) -> None:
+        """End the tasks; with `flush`, write what is computed and a last checkpoint first."""
+        if not self._tasks:
+            return
+        feed, write = self._tasks
+        feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)
+        if flush and not write.done():
+            flushed = asyncio.create_task(self._flush())
+            await asyncio.wait({flushed, write}, return_when=asyncio.FIRST_COMPLETED)
+            flushed.cancel()
+        write.cancel()
+        await asyncio.gather(write, return_exceptions=True)
+        self._tasks.clear()
+
+    async def _flush(self) -> None:
+        await self._outputs.put(self.partition.checkpoint(self._now_ms()))
+        await self._outputs.join()
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    # -- inputs --------------------------------------------------------------------------------
+
+    async def offer_samples(self, offset: int, raw: Raw) -> None:
+        """Hand over a record of samples; waits while too many wait already."""
+        while len(self.inputs.samples) >= _WAITING:
+            self._room.clear()
+            await self._room.wait()
+        self.inputs.samples.append(Item(offset, raw))
+        self._wake.set()
+
+    async def offer_forecasts(self, offset: int, raw: Raw) -> None:
+        while len(self.inputs.forecasts) >= 8 * _WAITING:
+            self._room.clear()
+            await self._room.wait()
+        self.inputs.forecasts.append(Item(offset, raw))
+        self._wake.set()
+
+    def offer_tick(self, now_ms: int, through: int) -> None:
+        self.inputs.offer_tick(now_ms, through)
+        self._wake.set()
+
+    async def _feed(self) -> None:
+        while True:
+            step = self.inputs.next(self.partition)
+            if step is None:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            self._room.set()
+            started = time.perf_counter()
+            output = await self._take(*step)
+            self.busy_s += time.perf_counter() - started
+            if output:
+                await self._outputs.put(output)
+            if self._clock() >= self._next_checkpoint:
+                await self._checkpoint()
+            await asyncio.sleep(0)  # other lanes, and the tasks that confirm
+
+    async def _take(self, kind: str, what: Item[Raw] | Tick) -> Output | None:
+        if isinstance(what, Tick):
+            return self._take_tick(what)
+        topic = "samples" if kind == "samples" else "forecasts"
+        try:
+            if kind == "samples":
+                if what.offset < self.partition.position.samples:
+                    return None  # taken before a rebalance that left us the partition
+                return self.partition.put(SampleFrame.decode(what.value.value), what.offset, self._now_ms())
+            if what.offset >= self.partition.position.forecasts:
+                frame = ForecastFrame.decode(what.value.value)
+                self.partition.forecast(frame, what.offset, what.value.written_ms)
+        except MalformedFrameError as error:
+            await self._writer.reject(topic, self.partition.number, what, error)
+            self.partition.skip(kind, what.offset)
+        return None
+
+    def _take_tick(self, tick: Tick) -> Output:
+        output = self.partition.tick(tick.now_ms)
+        if tick.now_ms >= self._next_evict_ms and not self.is_replaying:
+            self._next_evict_ms = tick.now_ms + _EVICT_MS
+            output.catalogue += self.partition.evict(tick.now_ms, self._idle_ttl_ms).catalogue
+        return output
+
+    async def _checkpoint(self) -> None:
+        self._next_checkpoint = self._clock() + self._checkpoint_s
+        await self._outputs.put(self.partition.checkpoint(self._now_ms()))
+
+    # -- outputs -------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """Send outputs in their order; what others see only after what recovery needs."""
+        number = self.partition.number
+        while True:
+            item = await self._outputs.get()
+            if isinstance(item, Checkpoint):
+                await self._writer.state(number, item.records)
+                self._writer.release(number, item.samples, item.forecasts)
+                self.checkpoints += 1
+            else:
+                if item.catalogue:
+                    await self._writer.state(number, item.catalogue)
+                if item.ring:
+                    await self._writer.ring(number, item.ring)
+                if item.due or item.scores:
+                    await self._writer.results(number, item)
+            self._outputs.task_done()
