@@ -1,0 +1,210 @@
+"""A lane takes inputs in one order and writes outputs in another; what others see comes last."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from openanomaly.agents.window_lane import Lane, Raw
+from openanomaly.core.frames import SampleFrame, SeriesColumn
+from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
+from openanomaly.core.series import encode_labels
+from openanomaly.core.windows.inputs import Item
+from openanomaly.core.windows.partition import Budget, Output, Partition
+from openanomaly.core.windows.plan import plan
+from openanomaly.core.windows.records import Record
+
+STEP_MS = 10_000
+PIPELINE = Pipeline(name="test", step_s=10, score=ScoreOptions(warmup=1))
+
+
+class Journal:
+    """Notes what a lane writes, in order; waits where the test tells it to."""
+
+    def __init__(self) -> None:
+        self.written: list[str] = []
+        self.records: list[Record] = []
+        self.rejected: list[int] = []
+        self.released: list[tuple[int, int]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def state(self, partition: int, records: Sequence[Record]) -> None:
+        await self.gate.wait()
+        self.written.append("state")
+        self.records += records
+
+    async def ring(self, partition: int, records: Sequence[Record]) -> None:
+        await self.gate.wait()
+        self.written.append("ring")
+        self.records += records
+
+    async def results(self, partition: int, output: Output) -> None:
+        await self.gate.wait()
+        self.written.append("results")
+
+    async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
+        self.rejected.append(item.offset)
+
+    def release(self, partition: int, samples: int, forecasts: int) -> None:
+        self.written.append("release")
+        self.released.append((samples, forecasts))
+
+
+def frame(step: int, series: int = 3) -> Raw:
+    blocks = [encode_labels((("__name__", "m"), ("i", str(i)))) for i in range(series)]
+    at = 1_700_000_000_000 + step * STEP_MS
+    return Raw(
+        SampleFrame(
+            SeriesColumn.of(blocks),
+            np.arange(series, dtype=np.uint32),
+            np.full(series, at),
+            np.arange(series) + float(step),
+            at,
+        ).encode(),
+        at,
+    )
+
+
+def lane_of(journal: Journal, partition: Partition, crashes: list[BaseException], **kw: float) -> Lane:
+    return Lane(
+        partition,
+        journal,
+        checkpoint_s=kw.get("checkpoint_s", 1e9),
+        idle_ttl_ms=10**9,
+        first_checkpoint_s=kw.get("first_checkpoint_s", 1e9),
+        crashed=crashes.append,
+    )
+
+
+def fresh() -> Partition:
+    partition = Partition(0, plan([PIPELINE]), Budget(100))
+    partition.start()
+    return partition
+
+
+async def settle() -> None:
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def test_the_catalogue_is_confirmed_before_columns_and_columns_before_scores() -> None:
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+        lane = lane_of(journal, fresh(), crashes)
+        lane.start()
+        for step in range(4):
+            await lane.offer_samples(step, frame(step))
+        await settle()
+        assert journal.written[0] == "state"
+        assert journal.written.count("ring") == 3
+        assert "results" in journal.written
+        before = journal.written[: journal.written.index("results")]
+        assert before[-1] == "ring"
+        await lane.stop(flush=False)
+        assert not crashes
+
+    asyncio.run(scenario())
+
+
+def test_offsets_are_released_only_after_the_row_state_is_confirmed() -> None:
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+        lane = lane_of(journal, fresh(), crashes, checkpoint_s=0, first_checkpoint_s=0)
+        journal.gate.clear()
+        lane.start()
+        await lane.offer_samples(0, frame(0))
+        await settle()
+        assert journal.released == []
+        journal.gate.set()
+        await settle()
+        assert journal.written == ["state", "state", "release"]
+        assert journal.released == [(1, 0)]
+        await lane.stop(flush=False)
+        assert not crashes
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_cannot_be_read_is_rejected_and_the_rest_goes_on() -> None:
+    async def scenario() -> None:
+        journal, crashes, partition = Journal(), [], fresh()
+        lane = lane_of(journal, partition, crashes)
+        lane.start()
+        await lane.offer_samples(0, frame(0))
+        await lane.offer_samples(1, Raw(b"\xff not a frame", 0))
+        await lane.offer_samples(2, frame(1))
+        await lane.offer_forecasts(0, Raw(b"\xff", 0))
+        await settle()
+        assert journal.rejected == [1, 0] or journal.rejected == [0, 1]
+        assert partition.position[:2] == (3, 1)
+        assert partition.counts["closed_steps"] == 3
+        await lane.stop(flush=False)
+        assert not crashes
+
+    asyncio.run(scenario())
+
+
+def test_stopping_writes_what_is_computed_and_a_last_checkpoint() -> None:
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+        lane = lane_of(journal, fresh(), crashes)
+        lane.start()
+        for step in range(5):
+            await lane.offer_samples(step, frame(step))
+        await settle()
+        await lane.stop(flush=True)
+        assert journal.released == [(5, 0)]
+        assert journal.written[-2:] == ["state", "release"]
+        assert not crashes
+
+    asyncio.run(scenario())
+
+
+def test_a_broker_that_does_not_confirm_bounds_what_waits() -> None:
+    async def scenario() -> None:
+        journal, crashes, partition = Journal(), [], fresh()
+        journal.gate.clear()
+        lane = lane_of(journal, partition, crashes)
+        lane.start()
+
+        async def push() -> None:
+            for step in range(200):
+                await lane.offer_samples(step, frame(step))
+
+        pushing = asyncio.create_task(push())
+        for _ in range(400):
+            await asyncio.sleep(0)
+        assert not pushing.done()
+        assert partition.position.samples < 20
+        journal.gate.set()
+        await asyncio.wait_for(pushing, 20)
+        while partition.position.samples < 200:
+            await asyncio.sleep(0.001)
+        await lane.stop(flush=True)
+        assert journal.released == [(200, 0)]
+        assert not crashes
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fails", ["state", "ring", "results"])
+def test_a_failed_write_is_reported_and_releases_nothing(fails: str) -> None:
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+
+        async def broken(*_: object) -> None:
+            raise OSError("no broker")
+
+        setattr(journal, fails, broken)
+        lane = lane_of(journal, fresh(), crashes)
+        lane.start()
+        for step in range(3):
+            await lane.offer_samples(step, frame(step))
+        await settle()
+        await lane.stop(flush=True)
+        assert [str(e) for e in crashes] == ["no broker"]
+        assert journal.released == []
+
+    asyncio.run(scenario())
