@@ -1,0 +1,235 @@
+"""A fleet through `openanomaly run`: does it keep up, in how much memory, and is anything missing?
+
+    uv run --all-extras bench/fleet.py [--series 100000] [--step 10] [--steps 20]
+
+One process with all roles on the embedded broker takes the scrapes of a fleet over HTTP and sends
+every score to a target that counts them. History is pushed first, as fast as it is taken, so that
+rings are filled and warm-up is over; then steps are measured in real time. The step is shorter than
+the product's default of a minute, so the load is that of `minute / step` times as many series.
+
+The last line is one JSON object. Exit status 1 if forecasts or scores are missing.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import aiohttp
+import load
+import numpy as np
+import snappy
+from aiohttp import web
+
+from openanomaly.pb.prometheus import remote_write_1_pb2 as pb
+
+HISTORY = 160
+
+
+class Target:
+    """A remote-write receiver that counts samples per timestamp."""
+
+    def __init__(self) -> None:
+        self.samples: dict[int, int] = {}
+        self.last: dict[int, float] = {}
+
+    async def write(self, request: web.Request) -> web.Response:
+        message = pb.WriteRequest.FromString(snappy.uncompress(await request.read()))
+        for series in message.timeseries:
+            for sample in series.samples:
+                self.samples[sample.timestamp] = self.samples.get(sample.timestamp, 0) + 1
+                self.last[sample.timestamp] = time.time()
+        return web.Response(status=204)
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process and its children."""
+    total = 0
+    for child in [pid, *children(pid)]:
+        try:
+            status = Path(f"/proc/{child}/status").read_text()
+        except OSError:
+            continue
+        if found := re.search(r"VmRSS:\s+(\d+) kB", status):
+            total += int(found[1]) * 1024
+    return total
+
+
+def cpu_s(pid: int) -> float:
+    ticks = 0
+    for child in [pid, *children(pid)]:
+        try:
+            fields = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    direct = [int(x) for x in text.split()]
+    return direct + [g for c in direct for g in children(c)]
+
+
+async def metrics(session: aiohttp.ClientSession, base: str) -> dict[str, float]:
+    """Values of /metrics, summed over labels."""
+    out: dict[str, float] = {}
+    async with session.get(f"{base}/metrics") as answer:
+        for line in (await answer.text()).splitlines():
+            if line.startswith("openanomaly"):
+                name, value = line.rsplit(" ", 1)
+                out[name] = float(value)
+                short = name.split("{")[0]
+                if short != name:
+                    out[short] = out.get(short, 0.0) + float(value)
+    return out
+
+
+def values(rng: np.random.Generator, n: int, step: int) -> list[float]:
+    return 10 + np.sin(step / 12 + np.arange(n)) + 0.3 * rng.standard_normal(n)
+
+
+async def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--series", type=int, default=100_000)
+    options.add_argument("--step", type=int, default=10, help="seconds")
+    options.add_argument("--scrapes", type=int, default=4, help="scrapes per step")
+    options.add_argument("--steps", type=int, default=20, help="steps measured")
+    options.add_argument("--history", type=int, default=HISTORY)
+    o = options.parse_args()
+    target = Target()
+    app = web.Application(client_max_size=1 << 28)
+    app.router.add_post("/api/v1/write", target.write)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    sink, port = free_port(), free_port()
+    await web.TCPSite(runner, "127.0.0.1", sink).start()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "openanomaly.yaml"
+        config.write_text(
+            f"pipelines:\n  - name: fleet\n    step_s: {o.step}\n    lateness_s: 1\n    model: statistical\n"
+            "sink:\n  emit: all\n"
+        )
+        log = (Path(folder) / "log").open("w+")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "openanomaly.cli", "run", "--config", str(config)]
+            + ["--broker", f"embedded://{folder}/broker", "--listen", f"127.0.0.1:{port}"]
+            + ["--write-to", f"http://127.0.0.1:{sink}/api/v1/write"],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            return await measure(o, process.pid, f"http://127.0.0.1:{port}", target)
+        except Exception:
+            log.seek(0)
+            print(log.read()[-4000:], file=sys.stderr)
+            raise
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+async def measure(o: argparse.Namespace, pid: int, base: str, target: Target) -> int:
+    requests = load.requests(o.series)
+    rng = np.random.default_rng(0)
+    step_ms = o.step * 1000
+    async with aiohttp.ClientSession() as session:
+        await ready(session, base)
+        first = (int(time.time() * 1000) // step_ms - o.history - 2) * step_ms
+        began, cpu_began = time.time(), cpu_s(pid)
+        for k in range(o.history):
+            v = values(rng, o.series, k)
+            bodies = [r.body(v[i * 2000 : i * 2000 + len(r.records)], first + k * step_ms + 100)
+                      for i, r in enumerate(requests)]
+            await load.send(session, f"{base}/api/v1/write", bodies, 2)
+        await drained(session, base)
+        history_s = time.time() - began
+        print(f"history: {o.series * o.history / history_s:,.0f} samples/s pushed and taken in", flush=True)
+        history_cpu = cpu_s(pid) - cpu_began
+        begin = int(time.time() * 1000) // step_ms + 1
+        await asyncio.sleep(max(0.0, begin * o.step - time.time()))
+        before, cpu_before, started = await metrics(session, base), cpu_s(pid), time.time()
+        scrape_s = o.step / o.scrapes
+        lag, memory, late = [], [], 0.0
+        for k in range(o.steps * o.scrapes):
+            at = begin * o.step + k * scrape_s
+            late = max(late, time.time() - at)
+            await asyncio.sleep(max(0.0, at - time.time()))
+            v = values(rng, o.series, o.history + k // o.scrapes)
+            for i, r in enumerate(requests):
+                body = r.body(v[i * 2000 : i * 2000 + len(r.records)], int(at * 1000) + 1)
+                await load.send(session, f"{base}/api/v1/write", [body], 1)
+            now = await metrics(session, base)
+            lag.append(now.get("openanomaly_oldest_unread_seconds", 0.0))
+            memory.append(rss_bytes(pid))
+        await asyncio.sleep(o.step + 3)
+        await drained(session, base)
+        after, cpu_after, elapsed = await metrics(session, base), cpu_s(pid), time.time() - started
+    steps = range(begin + 1, begin + o.steps + 1)
+    scores = [target.samples.get(s * step_ms, 0) for s in steps]
+    delays = [target.last[s * step_ms] - s * o.step for s in steps if s * step_ms in target.last]
+    made = after["openanomaly_inference_forecasts_total"] - before["openanomaly_inference_forecasts_total"]
+    wanted = o.series * o.steps / 16
+    result = {
+        "bench": "fleet",
+        "series": o.series,
+        "step_s": o.step,
+        "steps": o.steps,
+        "scores": sum(scores),
+        "scores_wanted": o.series * o.steps,
+        "forecasts": made,
+        "forecasts_wanted": wanted,
+        "lag_s_max": max(lag),
+        "lag_steps_max": max(lag) / o.step,
+        "memory_bytes_max": max(memory),
+        "step_end_to_score_s_max": max(delays, default=float("nan")),
+        "cpu_share_of_2_cores": (cpu_after - cpu_before) / elapsed / 2,
+        "history_samples_per_cpu_s": o.series * o.history / history_cpu,
+        "sender_late_s_max": late,
+    }
+    good = sum(scores) == o.series * o.steps and abs(made - wanted) <= wanted * 0.13
+    print(json.dumps(result))
+    return 0 if good else 1
+
+
+async def ready(session: aiohttp.ClientSession, base: str) -> None:
+    for _ in range(300):
+        try:
+            async with session.get(f"{base}/-/ready") as answer:
+                if answer.status == 200:
+                    return
+        except aiohttp.ClientError:
+            pass
+        await asyncio.sleep(0.2)
+    raise TimeoutError("not ready after 60 s")
+
+
+async def drained(session: aiohttp.ClientSession, base: str) -> None:
+    """Wait until no room has unread records."""
+    for _ in range(6000):
+        now = await metrics(session, base)
+        if now.get("openanomaly_lag_records", 0.0) == 0.0:
+            return
+        await asyncio.sleep(0.2)
+    raise TimeoutError("records are still unread after 20 min")
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
