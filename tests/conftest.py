@@ -5,11 +5,14 @@ CI=true nothing is skipped: there a missing part is an error (see parts/part.py)
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
+from parts import exporters, victoria
 from parts import kafka as kafka_part
+from parts.part import is_ci
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +26,27 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_part.Clust
 def topic_prefix() -> str:
     """A prefix of topics that no other test has."""
     return f"t{uuid.uuid4().hex[:10]}"
+
+
+@pytest.fixture
+def victoria_metrics(tmp_path: Path) -> Iterator[victoria.VictoriaMetrics]:
+    """An empty VictoriaMetrics."""
+    with victoria.victoria_metrics(tmp_path) as store:
+        yield store
+
+
+@pytest.fixture
+def node_exporter(tmp_path: Path) -> Iterator[str]:
+    """HOST:PORT of a node_exporter."""
+    with exporters.node_exporter(tmp_path) as address:
+        yield address
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With CI=true a skipped test is a failed one."""
+    report = yield
+    if is_ci() and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"CI must not skip: {report.longrepr}"
+    return report

@@ -1,0 +1,34 @@
+"""Programs of Debian's packages: Prometheus 2, VictoriaMetrics, vmagent, node_exporter."""
+
+import os
+import shutil
+import subprocess
+
+from parts.part import is_ci, missing
+
+PACKAGES = {
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
+    "victoria-metrics": "victoria-metrics",
+    "vmagent": "victoria-metrics",
+    "prometheus-node-exporter": "prometheus-node-exporter",
+}
+INSTALL = "apt-get install --no-install-recommends"
+
+
+def program(name: str) -> str:
+    """The path of a program. In CI, as root, its package is installed when it is missing."""
+    if not shutil.which(name) and is_ci() and os.geteuid() == 0:
+        install(PACKAGES[name])
+    path = shutil.which(name)
+    if path is None:
+        missing(name, f"{INSTALL} {PACKAGES[name]}")
+    assert path is not None
+    return path
+
+
+def install(*packages: str) -> None:
+    """Installs packages of Debian; a failure shows in the program that is still missing."""
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update", "-q"], [*INSTALL.split(), "-y", "-q", *packages]):
+        subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, check=False)

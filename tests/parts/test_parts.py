@@ -1,0 +1,41 @@
+"""The real parts answer: what a Prometheus or vmagent scrapes arrives at the address it was given."""
+
+from pathlib import Path
+
+import pytest
+import snappy
+
+from parts import exporters, mock_kafka, prometheus, victoria
+from parts.part import wait_until
+from parts.recorder import recorder
+
+
+@pytest.mark.parametrize("sender", ["prometheus", "vmagent"])
+def test_a_sender_pushes_what_it_scrapes(tmp_path: Path, sender: str) -> None:
+    page = exporters.Page("first_seen 1\n")
+    with recorder() as held, exporters.serve(page) as target:
+        push = prometheus.prometheus if sender == "prometheus" else victoria.vmagent
+        with push(tmp_path, {"page": target}, held.url):
+            wait_until(lambda: any(b"first_seen" in snappy.decompress(r.body) for r in held.requests), sender)
+
+    assert held.requests[0].headers["Content-Encoding"] == "snappy"
+
+
+def test_a_store_gives_back_what_was_pushed_to_it(
+    tmp_path: Path, victoria_metrics: victoria.VictoriaMetrics, node_exporter: str
+) -> None:
+    with prometheus.prometheus(tmp_path, {"node": node_exporter}, victoria_metrics.write_url) as sender:
+        wait_until(lambda: len(sender.query_range_vector("node_load1")) == 1, "a scrape")
+        wait_until(lambda: victoria_metrics.export("node_load1"), "a push")
+        [(labels, samples)] = victoria_metrics.export("node_load1").items()
+        [queried] = sender.query_range_vector("node_load1")
+
+    assert dict(labels) == queried["metric"]
+    expected = {round(t * 1000): float(v) for t, v in queried["values"]}
+    assert samples.items() <= expected.items()
+    assert samples
+
+
+def test_the_mock_broker_answers() -> None:
+    with mock_kafka.mock_kafka(2) as bootstrap:
+        assert len(bootstrap.split(",")) == 2
