@@ -26,9 +26,10 @@ class Prometheus:
     url: str
     process: Process
 
-    def query_range_vector(self, selector: str) -> list[dict[str, Any]]:
-        """Raw samples of the last hour: the `result` of an instant query of `selector[1h]`."""
-        query = urllib.parse.urlencode({"query": f"{selector}[1h]"})
+    def query_range_vector(self, selector: str, at_s: float | None = None) -> list[dict[str, Any]]:
+        """Raw samples of the hour before `at_s` (now): the `result` of an instant query of `selector[1h]`."""
+        at = {} if at_s is None else {"time": f"{at_s:.3f}"}
+        query = urllib.parse.urlencode({"query": f"{selector}[1h]", **at})
         answer = json.loads(get(f"{self.url}/api/v1/query?{query}", timeout_s=30))
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
@@ -67,25 +68,39 @@ def prometheus(
     message: Literal[1, 2] = 1,
     scrape_interval_s: float = 1.0,
     external_labels: dict[str, str] | None = None,
+    everything: bool = False,
 ) -> Iterator[Prometheus]:
-    """A running Prometheus that scrapes `targets` (job -> HOST:PORT) and pushes all of it to `write_url`."""
+    """A running Prometheus that scrapes `targets` (job -> HOST:PORT) and pushes all of it to `write_url`.
+
+    `everything`: with metadata and exemplars, in version 3 also native histograms, made of classic ones
+    where a target speaks OpenMetrics.
+    """
     path = program("prometheus") if version == 2 else str(install_version_3())
     port = free_port()
     interval = f"{round(scrape_interval_s * 1000)}ms"
     write: dict[str, Any] = {"url": write_url, "queue_config": {"batch_send_deadline": "500ms"}}
     if version == 3:
         write["protobuf_message"] = MESSAGES[message]
-    config = {
-        "global": {
-            "scrape_interval": interval,
-            "scrape_timeout": interval,
-            "external_labels": external_labels or {},
-        },
-        "scrape_configs": [
-            {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
-        ],
+    scraped: list[dict[str, Any]] = [
+        {"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()
+    ]
+    flags: list[str] = []
+    if everything:
+        flags = ["--enable-feature=exemplar-storage" + (",metadata-wal-records" if message == 2 else "")]
+        write |= {"send_exemplars": True}
+        if message == 1:
+            write |= {"metadata_config": {"send_interval": "2s"}}
+        if version == 3:
+            write |= {"send_native_histograms": True}
+            for job in scraped:
+                is_converted = job["job_name"] == "openmetrics"
+                job |= {"convert_classic_histograms_to_nhcb": is_converted, "scrape_native_histograms": True}
+    config: dict[str, Any] = {
+        "global": {"scrape_interval": interval, "scrape_timeout": interval},
+        "scrape_configs": scraped,
         "remote_write": [write] if write_url else [],
     }
+    config["global"]["external_labels"] = external_labels or {}
     file = root / f"prometheus-{version}-{message}.yml"
     file.write_text(json.dumps(config))  # JSON is YAML
     process = Process(
@@ -94,6 +109,7 @@ def prometheus(
             f"--config.file={file}",
             f"--storage.tsdb.path={root / f'prometheus-{version}-{message}'}",
             f"--web.listen-address={HOST}:{port}",
+            *flags,
         ],
         root / f"prometheus-{version}-{message}.log",
     )
