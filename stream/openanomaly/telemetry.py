@@ -1,0 +1,314 @@
+"""Our own metrics and logs.
+
+Every room counts what came in, what went out, and what was dropped by reason; the three add up.
+Metrics live in a registry that is passed in: nothing is registered at import.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+
+
+class ReceiverMetrics:
+    """What the receiver took, published and dropped."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "openanomaly_receiver_requests_total",
+            "Write requests by message version and answer.",
+            ["version", "code"],
+            registry=registry,
+        )
+        self.body_bytes = Counter(
+            "openanomaly_receiver_body_bytes_total", "Compressed bytes received.", registry=registry
+        )
+        self.samples = Counter(
+            "openanomaly_receiver_samples_total", "Samples in decoded requests.", registry=registry
+        )
+        self.published = Counter(
+            "openanomaly_receiver_samples_published_total",
+            "Samples that the broker has confirmed.",
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "openanomaly_receiver_samples_dropped_total",
+            "Samples that were not published, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.ignored = Counter(
+            "openanomaly_receiver_ignored_total",
+            "Native histograms, exemplars and metadata: accepted, not scored.",
+            ["kind"],
+            registry=registry,
+        )
+        self.in_flight_bytes = Gauge(
+            "openanomaly_receiver_in_flight_bytes", "Unpacked bytes of requests in work.", registry=registry
+        )
+        self.frames = Counter(
+            "openanomaly_receiver_frames_total", "Frames written to the broker.", registry=registry
+        )
+        self.frame_bytes = Histogram(
+            "openanomaly_receiver_frame_bytes",
+            "Size of frames.",
+            buckets=[1 << i for i in range(8, 21)],
+            registry=registry,
+        )
+        self.publish_seconds = Histogram(
+            "openanomaly_receiver_publish_seconds",
+            "From a decoded request to the broker's confirmation.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.known_series = Gauge(
+            "openanomaly_receiver_known_series",
+            "Label blocks whose identity is remembered.",
+            registry=registry,
+        )
+
+
+class InferenceMetrics:
+    """What the batcher did (core/services/micro_batcher.py, Observer)."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.contexts = Counter(
+            "openanomaly_inference_contexts_total", "Contexts that came in.", registry=registry
+        )
+        self.forecasts = Counter(
+            "openanomaly_inference_forecasts_total", "Series that got a forecast.", registry=registry
+        )
+        self.dropped_total = Counter(
+            "openanomaly_inference_dropped_total",
+            "Contexts without a forecast, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "openanomaly_inference_rejected_total", "Due frames that could not be read.", registry=registry
+        )
+        self.batch_rows = Histogram(
+            "openanomaly_inference_batch_rows",
+            "Rows of a batch.",
+            ["model"],
+            buckets=_ROWS,
+            registry=registry,
+        )
+        self.batch_seconds = Histogram(
+            "openanomaly_inference_batch_seconds",
+            "Time of the engine for a batch.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.queue_wait_seconds = Histogram(
+            "openanomaly_inference_queue_wait_seconds",
+            "From the arrival of a context until its batch was cut.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "openanomaly_inference_waiting_rows", "Contexts that wait or are in work.", registry=registry
+        )
+
+    def batch(self, model: str, rows: int, seconds: float) -> None:
+        self.batch_rows.labels(model).observe(rows)
+        self.batch_seconds.labels(model).observe(seconds)
+
+    def waited(self, seconds: float, rows: int) -> None:
+        self.queue_wait_seconds.observe(seconds)
+
+    def forecast(self, rows: int) -> None:
+        self.forecasts.inc(rows)
+
+    def dropped(self, reason: str, rows: int) -> None:
+        self.dropped_total.labels(reason).inc(rows)
+
+
+class SinkMetrics:
+    """What was written to the target."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.scores = Counter("openanomaly_sink_scores_total", "Scores that came in.", registry=registry)
+        self.written = Counter(
+            "openanomaly_sink_scores_written_total", "Scores that the target has taken.", registry=registry
+        )
+        self.samples = Counter(
+            "openanomaly_sink_samples_written_total",
+            "Samples that the target has taken: several a score where bands are written too.",
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "openanomaly_sink_scores_dropped_total",
+            "Scores that were not written, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.requests = Counter(
+            "openanomaly_sink_requests_total",
+            "Write requests by answer; `error` where there was none.",
+            ["code"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "openanomaly_sink_request_seconds",
+            "Time of the target for a request.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.rejected = Counter(
+            "openanomaly_sink_rejected_total", "Score frames that could not be read.", registry=registry
+        )
+        self.latency = Histogram(
+            "openanomaly_score_latency_seconds",
+            "From the closing of a step to its score at the target.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.is_up = Gauge(
+            "openanomaly_sink_target_up", "1 while the target takes scores.", registry=registry
+        )
+
+
+class WindowMetrics:
+    """What window workers did; the lanes count in plain objects, read when somebody asks."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.rejected = Counter(
+            "openanomaly_window_rejected_total",
+            "Records that could not be read.",
+            ["topic"],
+            registry=registry,
+        )
+        self._registry = registry
+
+    def watch(
+        self, counts: Callable[[], Mapping[str, int]], gauges: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Publish what these return at each scrape."""
+        self._registry.register(_WindowCollector(counts, gauges))
+
+
+_DROPS = (
+    "duplicate",
+    "out_of_order",
+    "late",
+    "timestamp",
+    "stale",
+    "not_finite",
+    "counter_start",
+    "counter_reset",
+    "max_series",
+    "unselected",
+    "replayed",
+)
+"""Outcomes of a sample besides `accepted`; with it they add up to `in`."""
+_EVENTS = {
+    "in": ("samples", "Samples that came in, once per window specification."),
+    "accepted": ("samples_accepted", "Samples that went into windows."),
+    "closed_steps": ("steps_closed", "Steps that closed."),
+    "missing_steps": ("steps_missing", "Steps a series should have had, in its own interval."),
+    "overflow_steps": ("steps_overflowed", "Steps whose samples overflowed."),
+    "scored": ("scores", "Scores computed."),
+    "warmup": ("steps_in_warmup", "Steps of series too young for a score."),
+    "anomalous": ("steps_anomalous", "Steps inside an episode."),
+    "episodes": ("episodes", "Episodes that began."),
+    "emitted": ("scores_emitted", "Scores sent to the sink."),
+    "due": ("contexts", "Contexts sent to inference."),
+    "forecasts": ("forecasts_applied", "Forecasts taken over."),
+    "admitted": ("series_admitted", "Series that got a row."),
+    "evicted": ("series_evicted", "Series that lost their row for being idle."),
+}
+
+
+class _WindowCollector(Collector):
+    def __init__(
+        self, counts: Callable[[], Mapping[str, int]], gauges: Callable[[], Mapping[str, float]]
+    ) -> None:
+        self._counts, self._gauges = counts, gauges
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._counts()
+        for key, (name, text) in _EVENTS.items():
+            yield CounterMetricFamily(f"openanomaly_window_{name}", text, value=counts.get(key, 0))
+        dropped = CounterMetricFamily(
+            "openanomaly_window_samples_dropped",
+            "Samples that did not go into windows, by reason.",
+            labels=["reason"],
+        )
+        for reason in _DROPS:
+            dropped.add_metric([reason], counts.get(reason, 0))
+        yield dropped
+        for name, value in self._gauges().items():
+            yield GaugeMetricFamily(f"openanomaly_window_{name}", name.replace("_", " "), value=value)
+
+
+class LagMetrics:
+    """Unread records of every role: high-water mark less consumed position, never the committed one."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.records = Gauge(
+            "openanomaly_lag_records", "Records not yet read.", ["role", "topic"], registry=registry
+        )
+        self.oldest_seconds = Gauge(
+            "openanomaly_oldest_unread_seconds",
+            "How long records have been unread without a break.",
+            ["role", "topic"],
+            registry=registry,
+        )
+
+
+class Telemetry:
+    """The metrics of one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.receiver = ReceiverMetrics(self.registry)
+        self.window = WindowMetrics(self.registry)
+        self.inference = InferenceMetrics(self.registry)
+        self.sink = SinkMetrics(self.registry)
+        self.lag = LagMetrics(self.registry)
+        self.is_ready = Gauge(
+            "openanomaly_ready", "1 while the process is ready, by role.", ["role"], registry=self.registry
+        )
+        self.started = Gauge(
+            "openanomaly_start_time_seconds", "When the process started.", registry=self.registry
+        )
+        self.started.set(time.time())
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def set_up_logging(form: str, level: str) -> None:
+    """Log to standard error, as lines of text or of JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    if form == "json":
+        handler.setFormatter(_JsonFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # These tell at `info` what only their authors want to know.
+    for name in ("faust", "mode", "aiokafka", "aiohttp.access"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
