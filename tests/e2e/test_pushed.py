@@ -1,0 +1,143 @@
+"""Scores of series whose every value is known: a spike is told, and a crash loses no step."""
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.pushed import RANGE, Fleet, Scores, scores
+from e2e.sender import push, request
+from parts.kafka import Cluster
+from parts.part import wait_until
+from parts.product import Product, openanomaly
+from parts.victoria import VictoriaMetrics
+
+WARMUP = 48
+PIPELINE = {
+    "name": "pushed",
+    "selector": "test_load",
+    "step_s": 1,
+    "lateness_s": 1,
+    "min_context": 32,
+    "score": {"warmup": WARMUP, "block": 48},
+}
+
+
+@pytest.fixture(params=["embedded", "kafka"])
+def broker(
+    request: pytest.FixtureRequest, tmp_path: Path, topic_prefix: str
+) -> tuple[str, Mapping[str, Any]]:
+    """Address and settings of each broker."""
+    if request.param == "embedded":
+        return f"embedded://{tmp_path / 'broker'}", {"partitions": 4}
+    cluster: Cluster = request.getfixturevalue("kafka")
+    return cluster.url, {"partitions": 4, "topic_prefix": topic_prefix, "session_timeout_s": 6}
+
+
+def config(broker: Mapping[str, Any]) -> dict[str, Any]:
+    return {"broker": dict(broker), "sink": {"emit": "all"}, "pipelines": [PIPELINE]}
+
+
+class Pushing(threading.Thread):
+    """Pushes a fleet's steps in order while a test does something else."""
+
+    def __init__(self, product: Product, fleet: Fleet, per_request: int = 4) -> None:
+        super().__init__(daemon=True)
+        self._url, self._fleet, self._per_request = product.write_url, fleet, per_request
+        self.taken = 0
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while self.taken < self._fleet.steps:
+                last = min(self.taken + self._per_request, self._fleet.steps)
+                push(self._url, request(self._fleet.samples(self.taken, last)))
+                self.taken = last
+        except BaseException as exc:
+            self.error = exc
+
+    def finish(self) -> None:
+        self.join(120)
+        if self.error:
+            raise self.error
+        assert self.taken == self._fleet.steps
+
+    def wait_until_taken(self, steps: int) -> None:
+        wait_until(lambda: self.taken >= steps or self.error, f"{steps} steps taken", 120, every_s=0.001)
+
+
+def wait_for_last_step(product: Product, store: VictoriaMetrics, fleet: Fleet) -> Scores:
+    last_ms = fleet.scored_ms(fleet.steps - 1)
+
+    def is_complete() -> bool:
+        found = scores(store)
+        return len(found) == len(fleet.names) and all(last_ms in samples for samples in found.values())
+
+    product.wait_until(is_complete, "the scores of the last step")
+    return scores(store)
+
+
+@pytest.mark.timeout(240)
+def test_a_spike_of_one_normal_range_scores_above_one_and_its_neighbours_do_not(
+    tmp_path: Path, victoria_metrics: VictoriaMetrics, broker: tuple[str, Mapping[str, Any]]
+) -> None:
+    fleet = Fleet(hosts=8, steps=480)
+    spike = 470
+    fleet.values[3, spike] = 50 + RANGE
+    url, settings = broker
+    flags = ("--broker", url, "--write-to", victoria_metrics.write_url)
+    with openanomaly(tmp_path, *flags, config=config(settings)) as product:
+        pushing = Pushing(product, fleet)
+        pushing.start()
+        pushing.finish()
+        found = wait_for_last_step(product, victoria_metrics, fleet)
+
+    spiked = found.pop("host-3")
+    assert max(spiked[fleet.scored_ms(step)] for step in (spike, spike + 1)) > 1.0
+    before = [spiked[fleet.scored_ms(step)] for step in range(spike - 20, spike)]
+    assert max(before) < 1.0
+    after_ms = fleet.scored_ms(spike)
+    neighbours = [score for samples in found.values() for t, score in samples.items() if t >= after_ms]
+    assert len(neighbours) == 7 * (fleet.steps - spike)
+    assert max(neighbours) < 1.0
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("victim", ["all", "worker"])
+def test_kill_9_while_samples_flow_loses_no_step(
+    tmp_path: Path, victoria_metrics: VictoriaMetrics, broker: tuple[str, Mapping[str, Any]], victim: str
+) -> None:
+    fleet = Fleet(hosts=40, steps=300)
+    url, settings = broker
+    flags = ("--broker", url, "--write-to", victoria_metrics.write_url)
+    with openanomaly(tmp_path, *flags, config=config(settings)) as product:
+        pushing = Pushing(product, fleet)
+        pushing.start()
+        for steps in (100, 200):
+            pushing.wait_until_taken(steps)
+            workers = product.worker_pids()[:-1]
+            assert workers, "run has a worker of its own"
+            if victim == "all":
+                product.process.kill()
+            for pid in workers:
+                kill_if_there(pid)
+            if victim == "all":
+                product.start()
+        pushing.finish()
+        found = wait_for_last_step(product, victoria_metrics, fleet)
+
+    for name, samples in found.items():
+        first = (min(samples) - fleet.start_ms) // 1000 - 1
+        assert first <= WARMUP + 1, name
+        assert sorted(samples) == [fleet.scored_ms(step) for step in range(first, fleet.steps)], name
+
+
+def kill_if_there(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # a worker may end with the process that started it
