@@ -2,12 +2,13 @@
 
 Every field has a unit in its name, a default that works on a laptop, an allowed range and a line
 of documentation. `openanomaly.yaml`, `OPENANOMALY_*` variables and flags fill it, later wins
-(see `load`).
+(settings_sources.py).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from openanomaly.core.pipelines.pipeline import Pipeline
 
@@ -24,6 +25,14 @@ class TlsServerSettings(_Group):
     client_ca_file: str | None = None
     """PEM authorities; with it every client must show a certificate they signed (mTLS)."""
 
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file must be set together")
+        if self.client_ca_file is not None and self.cert_file is None:
+            raise ValueError("client_ca_file needs cert_file and key_file")
+        return self
+
 
 class AuthSettings(_Group):
     bearer_token: SecretStr | None = None
@@ -35,6 +44,16 @@ class AuthSettings(_Group):
     password: SecretStr | None = None
     password_file: str | None = None
 
+    @property
+    def is_set(self) -> bool:
+        return any((self.bearer_token, self.bearer_token_file, self.username))
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.username is None) != (self.password is None and self.password_file is None):
+            raise ValueError("username and password (or password_file) must be set together")
+        return self
+
 
 class WebSettings(_Group):
     listen: str = ":9201"
@@ -44,6 +63,14 @@ class WebSettings(_Group):
     """For the receiver and the status page."""
     admin_auth: AuthSettings = AuthSettings()
     """For the admin API; where it is not set, `auth` holds, and without that only loopback is served."""
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+            raise ValueError(f"expected HOST:PORT or :PORT with a port up to 65535, found {value!r}")
+        return value
 
 
 class BrokerSettings(_Group):
@@ -73,6 +100,14 @@ class BrokerSettings(_Group):
     tls_ca_file: str | None = None
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        if scheme not in ("embedded", "kafka") or not rest:
+            raise ValueError(f"expected embedded://PATH or kafka://HOST:PORT, found {value!r}")
+        return value
 
 
 class ReceiverSettings(_Group):
@@ -146,6 +181,23 @@ class SinkSettings(_Group):
     cert_file: str | None = None
     key_file: str | None = None
 
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"expected http://HOST:PORT/api/v1/write, found {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.backoff_min_s > self.backoff_max_s:
+            raise ValueError(
+                f"backoff_min_s = {self.backoff_min_s} is above backoff_max_s = {self.backoff_max_s}"
+            )
+        return self
+
 
 class LogSettings(_Group):
     format: Literal["text", "json"] = "text"
@@ -163,3 +215,14 @@ class Settings(_Group):
     sink: SinkSettings = SinkSettings()
     log: LogSettings = LogSettings()
     pipelines: tuple[Pipeline, ...] = (Pipeline(name="default"),)
+
+    @model_validator(mode="after")
+    def _pipelines(self) -> Self:
+        if not self.pipelines:
+            raise ValueError("pipelines: at least one is needed")
+        seen: set[str] = set()
+        for i, pipeline in enumerate(self.pipelines):
+            if pipeline.name in seen:
+                raise ValueError(f"pipelines.{i}.name = {pipeline.name!r}: the name is used twice")
+            seen.add(pipeline.name)
+        return self

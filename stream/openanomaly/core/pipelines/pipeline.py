@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from openanomaly.core.pipelines.selector import Selector
+from openanomaly.errors import ConfigError
 
 DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
 
@@ -59,6 +62,15 @@ class Pipeline(BaseModel):
     score: ScoreOptions = ScoreOptions()
     labels: dict[str, str] = {}
     """Labels added to the pipeline's output."""
+
+    @field_validator("selector")
+    @classmethod
+    def _parses(cls, value: str) -> str:
+        try:
+            Selector.parse(value)
+        except ConfigError as exc:
+            raise ValueError(str(exc)) from exc
+        return value
 
     @property
     def step_ms(self) -> int:

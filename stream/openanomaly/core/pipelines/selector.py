@@ -13,6 +13,8 @@ from openanomaly.errors import ConfigError
 _NAME = re2.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _SPACE = " \t\r\n"
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_OPTIONS = re2.Options()
+_OPTIONS.log_errors = False  # they are raised
 _OUTPUT = frozenset({"anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"})
 
 
@@ -32,9 +34,12 @@ def _matcher(name: str, operator: str, value: str) -> Matcher:
         return Matcher(name, operator, value, lambda x: (x == value) is wanted)
     try:
         # Prometheus anchors both ends, and its dot matches newlines.
-        compiled = re2.compile(f"(?s:{value})")
+        compiled = re2.compile(f"(?s:{value})", _OPTIONS)
     except re2.error as exc:
-        raise ConfigError(f"cannot parse the regular expression {value!r} of label {name!r}: {exc}") from exc
+        reason = exc.args[0].decode() if exc.args and isinstance(exc.args[0], bytes) else str(exc)
+        raise ConfigError(
+            f"cannot parse the regular expression {value!r} of label {name!r}: {reason}"
+        ) from exc
     wanted = operator == "=~"
     return Matcher(name, operator, value, lambda x: (compiled.fullmatch(x) is not None) is wanted)
 
@@ -79,7 +84,8 @@ class _Parser:
     def fail(self, expected: str) -> ConfigError:
         found = repr(self.text[self.at]) if self.at < len(self.text) else "the end"
         return ConfigError(
-            f"cannot parse selector {self.text!r}: expected {expected} at position {self.at + 1}, found {found}"
+            f"cannot parse selector {self.text!r}: expected {expected} at position {self.at + 1}, "
+            f"found {found}"
         )
 
     def skip(self) -> None:
@@ -139,7 +145,7 @@ class _Parser:
         if quote not in ('"', "'", "`") or not quote:
             raise self.fail("a quoted string")
         self.at += 1
-        out = []
+        out: list[str] = []
         while self.at < len(self.text):
             char = self.text[self.at]
             self.at += 1

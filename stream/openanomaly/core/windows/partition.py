@@ -223,9 +223,12 @@ class Partition:
         block = self.blocks.get(frame.block)
         return block.forecast(frame, offset) if block is not None else 0
 
-    def skip_forecasts(self, offset: int) -> None:
-        """The topic begins at `offset`: what was before has expired."""
-        self.position = self.position._replace(forecasts=max(offset, self.position.forecasts))
+    def skip(self, topic: str, offset: int) -> None:
+        """Pass over the record at `offset`, which cannot be read."""
+        if topic == "samples":
+            self.position = self.position._replace(samples=offset + 1)
+        else:
+            self.position = self.position._replace(forecasts=offset + 1)
 
     def tick(self, now_ms: int) -> Output:
         """Close what is due by the wall clock. Only when every record before this moment was taken."""

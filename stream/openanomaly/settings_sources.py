@@ -1,0 +1,254 @@
+"""Where settings come from: a YAML file, `OPENANOMALY_*` variables, and flags; later wins.
+
+All that is wrong is said at once, each with its place (file and line, variable or flag), the value,
+what is allowed, and the nearest name where one is unknown.
+"""
+
+import difflib
+import re
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path as FilePath
+from typing import Any, Union, get_args, get_origin
+
+import annotated_types
+import yaml
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+
+from openanomaly.errors import ConfigError
+from openanomaly.settings import Settings
+
+PREFIX = "OPENANOMALY_"
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+Path = tuple[str | int, ...]
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*")
+
+
+@dataclass
+class _Values:
+    """Merged settings, and where each came from."""
+
+    tree: dict[str, Any] = field(default_factory=dict)
+    places: dict[Path, str] = field(default_factory=dict)
+
+    def put(self, path: Path, value: Any, place: str) -> None:
+        node = self.tree
+        for name in path[:-1]:
+            child = node.setdefault(str(name), {})
+            if not isinstance(child, dict):
+                child = node[str(name)] = {}
+            node = child
+        node[str(path[-1])] = value
+        self.places[path] = place
+
+    def place(self, path: Path) -> str:
+        """Where the setting, or the nearest one around it, was given."""
+        while path:
+            if path in self.places:
+                return self.places[path]
+            path = path[:-1]
+        return "settings"
+
+
+def load(
+    file: str | None, environ: Mapping[str, str], flags: Mapping[str, str], *, explicit: bool = True
+) -> Settings:
+    """The settings of a process.
+
+    Args:
+        file: a YAML file; None for none. It must exist if `explicit`.
+        environ: variables; those that begin with `OPENANOMALY_` are ours.
+        flags: dotted names (`sink.url`) and their texts.
+
+    Raises:
+        ConfigError: something is wrong; one line for each thing.
+    """
+    values, problems = _Values(), []
+    if file is not None and (explicit or FilePath(file).exists()):
+        _read_file(file, values)
+    names = dict(_variables(Settings))
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        path = names.get(variable.removeprefix(PREFIX))
+        if path is None:
+            near = _nearest(variable.removeprefix(PREFIX), names)
+            problems.append(f"{variable}: no such setting{near and f'; did you mean {PREFIX}{near}?'}")
+        else:
+            values.put(path, _parse(path, text), variable)
+    dotted = {".".join(map(str, path)): path for path in names.values()}
+    for name, text in flags.items():
+        path = dotted.get(name)
+        if path is None:
+            near = _nearest(name, dotted)
+            problems.append(f"--set {name}: no such setting{near and f'; did you mean {near}?'}")
+        else:
+            values.put(path, _parse(path, text), f"flag for {name}")
+    _quantities(Settings, values.tree)
+    try:
+        settings = Settings.model_validate(values.tree)
+    except ValidationError as exc:
+        problems += [_describe(error, values) for error in exc.errors()]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return settings
+
+
+def _read_file(file: str, values: _Values) -> None:
+    try:
+        text = FilePath(file).read_text()
+    except OSError as exc:
+        raise ConfigError(f"cannot read settings file {file}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"cannot read settings file {file}: it is not UTF-8") from exc
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{file}{line}: {getattr(exc, 'problem', None) or exc}") from exc
+    if tree is None:
+        return
+    if not isinstance(tree, dict) or root is None:
+        raise ConfigError(f"{file}, line 1: expected settings by name, found {type(tree).__name__}")
+    values.tree = tree
+    for path, number in _lines(root, ()):
+        values.places[path] = f"{file}, line {number}"
+
+
+def _lines(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int]]:
+    """Path and line of everything below a node."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*path, str(key.value))
+            yield here, key.start_mark.line + 1
+            yield from _lines(value, here)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            here = (*path, i)
+            yield here, value.start_mark.line + 1
+            yield from _lines(value, here)
+
+
+def _variables(model: type[BaseModel], path: Path = ()) -> Iterator[tuple[str, Path]]:
+    """Variable name and path of every setting below a group, the lists as wholes."""
+    for name, info in model.model_fields.items():
+        here = (*path, name)
+        inner = _group(info.annotation)
+        if inner is not None:
+            yield from _variables(inner, here)
+        else:
+            yield "_".join(map(str, here)).upper(), here
+
+
+def _group(annotation: Any) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _field(path: Path) -> FieldInfo | None:
+    """The definition of the setting at `path`, through lists of groups."""
+    model: type[BaseModel] | None = Settings
+    info: FieldInfo | None = None
+    for part in path:
+        if isinstance(part, int):
+            continue
+        if model is None or part not in model.model_fields:
+            return None
+        info = model.model_fields[part]
+        model = next(filter(None, map(_group, _flat(info.annotation))), None)
+    return info
+
+
+def _flat(annotation: Any) -> Iterator[Any]:
+    """An annotation and what is inside its unions, tuples and the like."""
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _flat(inner)
+
+
+def _parse(path: Path, text: str) -> Any:
+    """Lists and maps are written as YAML in variables and flags; everything else is its text."""
+    info = _field(path)
+    annotation = info.annotation if info else None
+    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    if text == "" and type(None) in options:
+        return None
+    if any(get_origin(option) in (tuple, list, dict) for option in options):
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as exc:
+            raise ConfigError(f"{'.'.join(map(str, path))}: cannot parse {text!r} as YAML: {exc}") from exc
+    return text
+
+
+def _quantities(model: type[BaseModel], tree: dict[str, Any]) -> None:
+    """Turn `6h` and `512KiB` into numbers where the setting's name has a unit."""
+    for name, value in tree.items():
+        info = model.model_fields.get(name)
+        inner = next(filter(None, map(_group, _flat(info.annotation))), None) if info else None
+        if inner is not None:
+            for child in value if isinstance(value, list) else [value]:
+                if isinstance(child, dict):
+                    _quantities(inner, child)
+        elif isinstance(value, str) and (found := _QUANTITY.fullmatch(value)):
+            number, unit = float(found[1]), found[2]
+            if name.endswith("_s") and unit in _SECONDS:
+                tree[name] = number * _SECONDS[unit]
+            elif name.endswith("_ms") and unit in _SECONDS:
+                tree[name] = number * _SECONDS[unit] * 1000
+            elif name.endswith("_bytes") and unit in _BYTES:
+                tree[name] = int(number * _BYTES[unit])
+
+
+def _describe(error: Any, values: _Values) -> str:
+    path: Path = tuple(error["loc"])
+    info = _field(path)
+    name = ".".join(map(str, path)) or "settings"
+    place = values.place(path)
+    if error["type"] == "extra_forbidden":
+        near = _nearest(str(path[-1]), _siblings(path))
+        return f"{place}: no setting {name}{near and f'; did you mean {near}?'}"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"{place}: {name}: {message}" if path else f"{place}: {message}"
+    secret = info is not None and any(a is SecretStr for a in _flat(info.annotation))
+    value = "(secret)" if secret else repr(error["input"])
+    allowed = _range(info)
+    return (
+        f"{place}: {name} = {value}: {message[0].lower()}{message[1:]}{allowed and f'; allowed: {allowed}'}"
+    )
+
+
+def _siblings(path: Path) -> list[str]:
+    parent = _field(path[:-1])
+    model = (
+        Settings
+        if len(path) == 1
+        else next(filter(None, map(_group, _flat(parent.annotation if parent else None))), None)
+    )
+    return list(model.model_fields) if model else []
+
+
+def _range(info: FieldInfo | None) -> str:
+    """What a number may be, in words; empty if it has no limits."""
+    low = high = ""
+    for limit in info.metadata if info else ():
+        if isinstance(limit, annotated_types.Ge):
+            low = f"at least {limit.ge}"
+        elif isinstance(limit, annotated_types.Gt):
+            low = f"more than {limit.gt}"
+        elif isinstance(limit, annotated_types.Le):
+            high = f"at most {limit.le}"
+        elif isinstance(limit, annotated_types.Lt):
+            high = f"less than {limit.lt}"
+    return " and ".join(filter(None, (low, high)))
+
+
+def _nearest(name: str, names: Any) -> str:
+    return next(iter(difflib.get_close_matches(name, list(names), 1)), "")
