@@ -1,0 +1,231 @@
+"""Scores of one pipeline on one block of series."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import ScoreFlag
+from openanomaly.core.pipelines.pipeline import ScoreOptions
+from openanomaly.core.scoring import state as fields
+from openanomaly.core.scoring.blocks import turn_over
+from openanomaly.core.scoring.channels import YOUNG_STEPS, Judging, Memory, Tables, Verdict, judge
+from openanomaly.core.scoring.episodes import Episodes
+from openanomaly.core.scoring.reason import CHANNELS, QUIET, Reason
+from openanomaly.core.scoring.state import Field, Rows, State, places
+from openanomaly.errors import ConfigError
+
+CHUNK = 4096
+"""Rows judged at once: what they need stays in the second-level cache."""
+
+OUT_OF_RANGE = np.float32(1.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a call says of n rows.
+
+    Attributes:
+        score: (n,) float32; 1 is the edge of normal, 10 the most; NaN in warm-up.
+        raw: (n,) float32, the ratio behind it, NaN in warm-up.
+        reason: (n,) uint8, Reason; NONE below 1.
+        flags: (n,) uint8, ScoreFlag.
+        lower, upper: (n,) float64, where the channels of one step would say 1; NaN where unknown.
+        filed: (n,) whether the row's cold fields changed.
+    """
+
+    score: NDArray[np.float32]
+    raw: NDArray[np.float32]
+    reason: NDArray[np.uint8]
+    flags: NDArray[np.uint8]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+    filed: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, n: int) -> "Judged":
+        """Columns to be filled: no score, no reason, no edges."""
+        return cls(
+            np.full(n, np.nan, np.float32),
+            np.full(n, np.nan, np.float32),
+            np.zeros(n, np.uint8),
+            np.zeros(n, np.uint8),
+            np.full(n, np.nan),
+            np.full(n, np.nan),
+            np.zeros(n, bool),
+        )
+
+
+class Scorer:
+    """Judges steps by what their series did in memory. Holds options only; state is the caller's."""
+
+    fields: tuple[Field, ...] = fields.FIELDS
+
+    def __init__(self, options: ScoreOptions) -> None:
+        """
+        Raises:
+            ConfigError: an option names a channel that does not exist, or an empty range.
+        """
+        self.options = options
+        self._judging = _judging(options)
+        self._tables = Tables.make()
+
+    def allocate(self, rows: int) -> State:
+        """State of fresh rows: name -> (rows, *tail)."""
+        return fields.allocate(rows)
+
+    def reset(self, state: State, rows: Rows) -> None:
+        """Make rows fresh again."""
+        fields.reset(state, rows)
+
+    def update(
+        self,
+        state: State,
+        rows: slice | Rows,
+        bucket: NDArray[np.int64],
+        y: NDArray[np.float64],
+        band: NDArray[np.floating],
+    ) -> Judged:
+        """Judge one step of each of `rows`, and learn from it.
+
+        A row's result and state depend on its own steps only, to the bit; whether rows come as a
+        slice or as an array makes no difference.
+
+        Args:
+            rows: n rows, ascending, each once.
+            bucket: (n,) the step judged; ascends per row from call to call.
+            y: (n,) finite values.
+            band: (n, 5) quantiles of LEVELS for this step; NaN rows where there is no forecast.
+        """
+        out = Judged.empty(len(y))
+        at: Rows | None = None  # positions in the call of what is judged, if not all
+        with np.errstate(all="ignore"):  # infinities of fresh lists; what they give is masked
+            if self.options.data_range is not None:
+                low, high = self.options.data_range
+                within = (y >= low) & (y <= high)
+                if not within.all():
+                    every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+                    at = np.flatnonzero(~within)
+                    self._outside(state, every[at], bucket[at], out, at)
+                    at = np.flatnonzero(within)
+                    rows, bucket, y, band = every[at], bucket[at], y[at], band[at]
+            for i in range(0, len(y), CHUNK):
+                part = slice(i, min(i + CHUNK, len(y)))
+                if isinstance(rows, slice):
+                    some: slice | Rows = slice(rows.start + part.start, rows.start + part.stop)
+                else:
+                    some = rows[part]
+                to = part if at is None else at[part]
+                self._chunk(state, some, bucket[part], y[part], band[part], out, to)
+        return out
+
+    def _outside(self, state: State, rows: Rows, bucket: NDArray[np.int64], out: Judged, at: Rows) -> None:
+        """Judge rows outside `data_range`: a fixed score, and nothing is learned."""
+        m = _gather(state, rows)
+        ready = m["age"] >= self.options.warmup
+        score = np.where(ready, OUT_OF_RANGE, np.float32(np.nan))
+        reason = np.where(ready, np.uint8(Reason.OUT_OF_RANGE), np.uint8(0))
+        out.score[at] = out.raw[at] = score
+        out.reason[at] = reason
+        assert self.options.data_range is not None
+        out.lower[at], out.upper[at] = self.options.data_range
+        out.flags[at] = self._flags(m, bucket, score, reason)
+        _scatter(state, rows, m)
+
+    def _chunk(
+        self,
+        state: State,
+        rows: slice | Rows,
+        bucket: NDArray[np.int64],
+        y: NDArray[np.float64],
+        band: NDArray[np.floating],
+        out: Judged,
+        to: slice | Rows,
+    ) -> None:
+        late = bucket >= state["until"][rows]
+        if late.any():
+            out.filed[to] = late
+            every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            turn_over(state, every[late], bucket[late], y[late], self.options.block, self.options.memory)
+        m = _gather(state, rows)
+        ready = m["age"] >= self.options.warmup  # before this step is counted
+        young = m["age"] < YOUNG_STEPS
+        memory = Memory(
+            m["open"], m["mean"], m["last"], m["run"], m["age"], m["told"],
+            m["first"], m["second"], m["origin"],
+        )  # fmt: skip
+        verdict = judge(memory, y, band, self._tables, self._judging)
+        raw = verdict.ratio
+        if not ready.all():
+            raw[~ready] = np.nan
+        score = raw * raw
+        score *= score
+        score = np.where(raw < 1, score, raw)
+        reason = self._reason(verdict, score)
+        flags = self._flags(m, bucket, score, reason)
+        flags |= young * np.uint8(ScoreFlag.YOUNG)
+        flags |= ~verdict.told * np.uint8(ScoreFlag.NO_FORECAST)
+        out.score[to], out.raw[to], out.reason[to], out.flags[to] = score, raw, reason, flags
+        out.lower[to], out.upper[to] = verdict.lower, verdict.upper
+        _scatter(state, rows, m)
+
+    def _reason(self, verdict: Verdict, score: NDArray[np.float32]) -> NDArray[np.uint8]:
+        reason = np.zeros(len(score), np.uint8)
+        at = np.flatnonzero(score >= min(1.0, self.options.alert_score))
+        if at.size:
+            spoke = np.argmax(verdict.channel[:, at], axis=0)
+            below = (spoke < QUIET) & (verdict.side[np.minimum(spoke, QUIET - 1), at] < 0)
+            reason[at] = 1 + 2 * spoke + below
+        return reason
+
+    def _flags(
+        self,
+        m: State,
+        bucket: NDArray[np.int64],
+        score: NDArray[np.float32],
+        reason: NDArray[np.uint8],
+    ) -> NDArray[np.uint8]:
+        episodes = Episodes(m["left"], m["start"], m["peak"], m["reason"])
+        return episodes.follow(bucket, score, reason, self.options.alert_score, self.options.quiet)
+
+
+def _gather(state: State, rows: slice | Rows) -> State:
+    """What a step reads of `rows`, rows last: views of a slice, copies of an array of rows."""
+    m = {f.name: places(state[f.name])[..., rows] for f in fields.FIELDS if f.hot}
+    top = places(state["top"])
+    m["first"], m["second"], m["origin"] = top[0][:, rows], top[1][:, rows], state["origin"][rows]
+    return m
+
+
+def _scatter(state: State, rows: slice | Rows, m: State) -> None:
+    """Put back what a step changed of copies."""
+    if isinstance(rows, slice):
+        return
+    for f in fields.FIELDS:
+        if f.hot:
+            places(state[f.name])[..., rows] = m[f.name]
+
+
+def _judging(options: ScoreOptions) -> Judging:
+    lower, upper = options.scale
+    above = 0.0 if options.direction == "below" else 1 / upper
+    below = 0.0 if options.direction == "above" else -1 / lower
+    names = CHANNELS if options.channels is None else options.channels
+    if unknown := sorted(set(names) - set(CHANNELS)):
+        raise ConfigError(
+            f"score.channels: there is no channel {unknown[0]!r}; they are {', '.join(CHANNELS)}"
+        )
+    if options.data_range is not None and not options.data_range[0] <= options.data_range[1]:
+        raise ConfigError(f"score.data_range: {list(options.data_range)} is empty; give [lowest, highest]")
+    speaks = np.array([name in names for name in CHANNELS])
+    if options.direction != "both":
+        speaks[QUIET:] = False  # they have no side
+    return Judging(
+        np.float32(options.tolerance),
+        np.full((5, 1), above, np.float32),
+        np.full((5, 1), below, np.float32),
+        speaks,
+        np.float32(options.min_deviation),
+        options.min_relative_deviation,
+        options.warmup,
+    )
