@@ -1,0 +1,62 @@
+"""The admin API: what a running process is doing, for people and for our own commands."""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import web
+
+from openanomaly.settings import Settings
+from openanomaly.web.auth import ADMIN
+from openanomaly.web.server import WebServer
+
+_LEVELS = ("debug", "info", "warning", "error")
+Report = Callable[[], Mapping[str, Any]]
+
+
+class Admin:
+    """Answers below `/api/v1/admin/`. Rooms add reports of their own."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._reports: dict[str, Report] = {}
+        self._explain: Callable[[str], list[dict[str, Any]]] | None = None
+
+    def report(self, name: str, report: Report) -> None:
+        """Show what `report` returns under `name` of the status."""
+        self._reports[name] = report
+
+    def explain(self, explain: Callable[[str], list[dict[str, Any]]]) -> None:
+        """How series that a selector chooses are looked up."""
+        self._explain = explain
+
+    def register(self, server: WebServer) -> None:
+        server.get(ADMIN + "status", self._status)
+        server.get(ADMIN + "pipelines", self._pipelines)
+        server.get(ADMIN + "settings", self._show_settings)
+        server.get(ADMIN + "series", self._series)
+        server.app.router.add_put(ADMIN + "log-level", self._log_level)
+
+    async def _status(self, request: web.Request) -> web.Response:
+        return web.json_response({name: dict(report()) for name, report in self._reports.items()})
+
+    async def _pipelines(self, request: web.Request) -> web.Response:
+        return web.json_response([p.model_dump(mode="json") for p in self._settings.pipelines])
+
+    async def _show_settings(self, request: web.Request) -> web.Response:
+        return web.json_response(self._settings.model_dump(mode="json"))  # secrets are masked by their type
+
+    async def _series(self, request: web.Request) -> web.Response:
+        selector = request.query.get("match", "")
+        if self._explain is None:
+            raise web.HTTPNotFound(text="this process keeps no windows; ask a window worker\n")
+        if not selector:
+            raise web.HTTPBadRequest(text='parameter match is missing: a selector such as up{job="node"}\n')
+        return web.json_response(self._explain(selector))
+
+    async def _log_level(self, request: web.Request) -> web.Response:
+        level = (await request.text()).strip().lower()
+        if level not in _LEVELS:
+            raise web.HTTPBadRequest(text=f"log level {level!r}: expected one of {', '.join(_LEVELS)}\n")
+        logging.getLogger("openanomaly").setLevel(level.upper())
+        return web.json_response({"level": level})
