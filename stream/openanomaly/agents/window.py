@@ -8,6 +8,7 @@ blocks and give them changelogs. Offsets are released at checkpoints only.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ from openanomaly.broker.ledger import Ledger
 from openanomaly.broker.ring_store import changelog_table, send_changelog
 from openanomaly.broker.topics import Topics
 from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.windows.explain import explain
 from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.partition import Budget, Output, Partition
 from openanomaly.core.windows.plan import plan
@@ -57,6 +60,7 @@ class WindowWorker:
         self._dead_letters = dead_letters
         self._emit, self._emit_all_limit = emit, emit_all_limit
         self._emitting: Literal["all", "episodes"] | None = None
+        self._left: Counter[str] = Counter()
         self._recovered: dict[str, set[int]] = {}
         self._next_due = 0
         self._samples = declare(app, topics.samples)
@@ -73,6 +77,7 @@ class WindowWorker:
         app.agent(self._samples, name="openanomaly.window.samples")(self._read_samples)
         app.agent(self._forecasts, name="openanomaly.window.forecasts")(self._read_forecasts)
         app.task(self._tick)
+        metrics.watch(self.counts, self.gauges)
 
     # -- what the tables' store tells (ChangelogOwner) -------------------------------------------
 
@@ -91,6 +96,7 @@ class WindowWorker:
         held = self.partitions.pop(partition, None)
         if held is not None and held.is_started:
             self.budget.give(held.series)
+            self._left.update(held.counts)
         lane = self.lanes.pop(partition, None)
         if lane is not None:
             self.app.add_future(lane.stop(flush=False))
@@ -130,9 +136,7 @@ class WindowWorker:
             lane.start()
         self._choose_emit()
         self.is_recovered = True
-        log.info(
-            "windows ready: %d partitions, %d series", len(self.lanes), self.budget.used
-        )
+        log.info("windows ready: %d partitions, %d series", len(self.lanes), self.budget.used)
 
     def _crashed(self, error: BaseException) -> None:
         log.error("window worker crashed", exc_info=error)
@@ -180,7 +184,6 @@ class WindowWorker:
                 if (lane := self.lanes.get(tp.partition)) is not None:
                     lane.offer_tick(now_ms, end)
             self._choose_emit()
-            self._report()
 
     def _choose_emit(self) -> None:
         """`auto` emits every score up to a number of series, and episodes beyond."""
@@ -202,8 +205,48 @@ class WindowWorker:
         for partition in self.partitions.values():
             partition.emit = emit
 
-    def _report(self) -> None:
-        self._metrics.report(self)
+    # -- what others ask -----------------------------------------------------------------------
+
+    def counts(self) -> Counter[str]:
+        """Outcomes since the process started, also of partitions that have left."""
+        return sum((p.counts for p in self.partitions.values()), Counter(self._left))
+
+    def gauges(self) -> dict[str, float]:
+        started = [p for p in self.partitions.values() if p.is_started]
+        return {
+            "series": sum(p.series for p in started),
+            "series_with_forecast": sum(p.with_forecast for p in started),
+            "partitions": len(self.lanes),
+            "partitions_replaying": sum(lane.is_replaying for lane in self.lanes.values()),
+            "busy_seconds": sum(lane.busy_s for lane in self.lanes.values()),
+            "checkpoints": sum(lane.checkpoints for lane in self.lanes.values()),
+            "row_state_bytes": max((p.row_state_bytes for p in started), default=0),
+        }
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "recovered": self.is_recovered,
+            "emit": self._emitting,
+            "series": self.budget.used,
+            "max_series": self.budget.limit,
+            "partitions": {
+                number: {
+                    "series": lane.partition.series,
+                    "position": lane.partition.position._asdict(),
+                    "replaying": lane.is_replaying,
+                }
+                for number, lane in sorted(self.lanes.items())
+            },
+            "counts": dict(self.counts()),
+        }
+
+    def explain(self, selector: str, limit: int = 100) -> list[dict[str, Any]]:
+        """At most `limit` series that a selector chooses, and what is known of them."""
+        parsed, out = Selector.parse(selector), []
+        for partition in self.partitions.values():
+            if partition.is_started and len(out) < limit:
+                out += explain(partition, parsed, limit - len(out))
+        return out
 
     # -- where lanes write (window_lane.Writer) --------------------------------------------------
 

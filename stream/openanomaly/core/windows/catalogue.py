@@ -1,6 +1,7 @@
 """Which series owns which row of a block."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import cramjam
 import numpy as np
@@ -203,7 +204,7 @@ class Catalogue:
         self.ids[rows] = column(m.id, "<u8", "ids", 2 * n).reshape(n, 2)
         offset = column(m.label_offset, "<u4", "label offsets", n + 1).tolist()
         labels = bytes(cramjam.zstd.decompress(m.labels_zstd)) if m.labels_zstd else b""
-        self.labels[rows] = [labels[a:b] for a, b in zip(offset[:-1], offset[1:], strict=True)]
+        self.labels[rows] = [labels[a:b] for a, b in pairwise(offset)]
         self._pages.pop(m.page, None)
 
     def restored(self) -> None:

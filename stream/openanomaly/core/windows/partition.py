@@ -96,6 +96,20 @@ class Partition:
     def series(self) -> int:
         return sum(b.catalogue.live for b in self.blocks.values())
 
+    @property
+    def with_forecast(self) -> int:
+        """Series that have a forecast for their next step, over all forecasters."""
+        return sum(
+            bands.count(b.rows, b.state["closed"][: b.rows])
+            for b in self.blocks.values()
+            for bands in b.bands.values()
+        )
+
+    @property
+    def row_state_bytes(self) -> int:
+        """Bytes of state of a series over all blocks, without rings and forecasts."""
+        return sum(b.row_state_bytes for b in self.blocks.values())
+
     # -- recovery ------------------------------------------------------------------------------
 
     def restore(self, key: bytes, value: bytes) -> None:
@@ -193,7 +207,7 @@ class Partition:
         Raises:
             MalformedFrameError: labels of a new series cannot be read.
         """
-        # All blocks look at the labels before any takes a sample: a frame that cannot be read changes nothing.
+        # All blocks read the labels before any takes a sample: a bad frame changes nothing.
         found = [(block, self._rows(block, frame)) for block in self.blocks.values()]
         self.position = self.position._replace(samples=offset + 1)
         position = Position(offset + 1, self.position.forecasts, 0)
@@ -221,7 +235,11 @@ class Partition:
         self.position = self.position._replace(forecasts=offset + 1)
         self._written_ms.append((offset, written_ms))
         block = self.blocks.get(frame.block)
-        return block.forecast(frame, offset) if block is not None else 0
+        if block is None:
+            return 0
+        served = block.forecast(frame, offset)
+        block.counts["forecasts"] += served
+        return served
 
     def skip(self, topic: str, offset: int) -> None:
         """Pass over the record at `offset`, which cannot be read."""

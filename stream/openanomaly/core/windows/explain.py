@@ -1,0 +1,66 @@
+"""What a partition knows of a series, for people."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.series import decode_labels
+from openanomaly.core.windows.block import Block
+from openanomaly.core.windows.buckets import NONE
+from openanomaly.core.windows.catalogue import FREE
+from openanomaly.core.windows.counters import RATE
+from openanomaly.core.windows.partition import Partition
+
+_RECENT = 60
+
+
+def explain(partition: Partition, selector: Selector, limit: int) -> Iterator[dict[str, Any]]:
+    """At most `limit` series that `selector` chooses: where they live, their recent steps, their forecast."""
+    for block in partition.blocks.values():
+        for row in block.catalogue.live_rows().tolist():
+            if limit <= 0:
+                return
+            labels = decode_labels(block.catalogue.labels[row])
+            if selector.matches(labels):
+                limit -= 1
+                yield {"labels": dict(labels), "partition": partition.number, **_row(block, row)}
+
+
+def _row(block: Block, row: int) -> dict[str, Any]:
+    catalogue, state = block.catalogue, block.state
+    at = np.array([row])
+    step_ms = block.spec.step_ms
+    closed = state["closed"][at]
+    out: dict[str, Any] = {
+        "window": str(block.spec),
+        "row": row,
+        "generation": int(catalogue.generation[row]),
+        "born_ms": int(catalogue.born[row]) * step_ms if catalogue.born[row] != FREE else None,
+        "is_rate": bool(catalogue.kind[row] & RATE),
+        "interval_s": float(state["interval_ms"][row]) / 1000,
+        "last_sample_ms": _time(int(state["last_ms"][row])),
+        "pipelines": [s.pipeline.name for s in block.scorings if s.members[row]],
+    }
+    if closed[0] != NONE:
+        recent = block.ring.windows(at, closed, catalogue.born[at], min(_RECENT, block.spec.context))[0]
+        out["closed_through_ms"] = int(closed[0] + 1) * step_ms
+        out["recent"] = [_number(v) for v in recent.astype(np.float64) + catalogue.base[row]]
+        out["forecasts"] = [
+            {
+                "model": f.model,
+                "next": [_number(v) for v in block.bands[f.uid].at(at, closed + 1, catalogue.base[at])[0]],
+            }
+            for f in block.plan.forecasters
+        ]
+    return out
+
+
+def _time(value: int) -> int | None:
+    return None if value == NONE else value
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return float(value) if np.isfinite(value) else None
