@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import sys
 import urllib.error
 from collections.abc import Iterator, Mapping
@@ -51,6 +53,21 @@ class Product:
                 found += [int(child) for child in thread.read_text().split()]
         return found[::-1]
 
+    def stop(self) -> int:
+        """A graceful end of it and of what it started; the exit status."""
+        pids = self.worker_pids() if self.process.is_running else []
+        status = self.process.stop(timeout_s=30)
+        for pid in pids:
+            kill_if_there(pid)
+        return status
+
+    def kill(self) -> None:
+        """kill -9 of it and of all that it started, at once."""
+        pids = self.worker_pids()
+        self.process.kill()
+        for pid in pids:
+            kill_if_there(pid)
+
     def metrics(self) -> dict[str, float]:
         """Its own metrics: `name{labels}` as exposed -> value."""
         lines = get(f"{self.url}/metrics").decode().splitlines()
@@ -74,14 +91,21 @@ class Product:
         wait_until(true_or_dead, what, timeout_s, every_s=0.3)
 
 
+def kill_if_there(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # it ended on its own
+
+
 @contextlib.contextmanager
 def openanomaly(
     root: Path, *flags: str, command: str = "run", config: Mapping[str, Any] | None = None
 ) -> Iterator[Product]:
     """`openanomaly COMMAND` from ready to its graceful end."""
     product = Product(root, *flags, command=command, config=config)
-    product.start()
     try:
+        product.start()
         yield product
     finally:
-        product.process.stop()
+        product.stop()
