@@ -4,6 +4,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from email.message import Message
 
 import cramjam
 
@@ -29,19 +30,19 @@ def request(samples: Mapping[Labels, Sequence[tuple[int, float]]]) -> bytes:
     return bytes(cramjam.snappy.compress_raw(message.SerializeToString()))
 
 
-def push(url: str, body: bytes, timeout_s: float = 60.0) -> int:
-    """Sends one request until it is answered with 2xx; gives the number of tries.
+def push(url: str, body: bytes, timeout_s: float = 60.0, headers: Mapping[str, str] = HEADERS) -> Message:
+    """Sends one request until it is answered with 2xx; gives the headers of that answer.
 
     A refusal (4xx) is an error: nothing that is sent here may be refused. 5xx and a server that is away
     are tried again, as Prometheus would.
     """
     end = time.monotonic() + timeout_s
-    tries = 0
     while True:
-        tries += 1
         try:
-            with urllib.request.urlopen(urllib.request.Request(url, body, HEADERS), timeout=35):
-                return tries
+            asked = urllib.request.Request(url, body, dict(headers))
+            with urllib.request.urlopen(asked, timeout=35) as answer:
+                found: Message = answer.headers
+                return found
         except urllib.error.HTTPError as exc:
             if exc.code < 500 or time.monotonic() > end:
                 raise AssertionError(f"{exc.code}: {exc.read().decode()}") from exc

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import snappy
 
-from parts import exporters, mock_kafka, prometheus, victoria
+from parts import exporters, mock_kafka, part, prometheus, victoria
 from parts.part import wait_until
 from parts.recorder import recorder
 
@@ -39,3 +39,12 @@ def test_a_store_gives_back_what_was_pushed_to_it(
 def test_the_mock_broker_answers() -> None:
     with mock_kafka.mock_kafka(2) as bootstrap:
         assert len(bootstrap.split(",")) == 2
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_a_missing_part_is_an_error_in_ci_and_a_skip_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, ci: str, outcome: type[BaseException]
+) -> None:
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(outcome, match="apt-get install thing"):
+        part.missing("the thing", "apt-get install thing")

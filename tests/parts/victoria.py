@@ -49,14 +49,14 @@ class VictoriaMetrics:
 
 @contextlib.contextmanager
 def victoria_metrics(root: Path, *flags: str) -> Iterator[VictoriaMetrics]:
-    """A running single-node VictoriaMetrics, empty, that keeps samples of the last year."""
+    """A running single-node VictoriaMetrics, empty, that keeps samples of any age."""
     port = free_port()
     process = Process(
         [
             program("victoria-metrics"),
             f"-storageDataPath={root / 'victoria-metrics'}",
             f"-httpListenAddr={HOST}:{port}",
-            "-retentionPeriod=12",
+            "-retentionPeriod=100y",
             "-memory.allowedBytes=256MB",
             *flags,
         ],
