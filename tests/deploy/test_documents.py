@@ -1,0 +1,32 @@
+"""What the documents show works: settings are valid, linked files exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from openanomaly.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "bench/README.md", "tests/golden/README.md"]
+
+
+def test_the_pipelines_of_the_readme_are_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    shown = [block for block in map(yaml.safe_load, blocks) if "pipelines" in block]
+    assert [pipeline.name for each in shown for pipeline in Settings.model_validate(each).pipelines] == [
+        "api"
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_linked_files_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    links = re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(
+        r"uv run[^`\n]*? ((?:bench|tests)/[a-z0-9_/]+\.py)", text
+    )
+    folder = (ROOT / document).parent
+    assert links or document.startswith("tests")
+    missing = [link for link in links if not ((folder / link).exists() or (ROOT / link).exists())]
+    assert not missing
