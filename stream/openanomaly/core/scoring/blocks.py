@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.scoring.state import KEEP, NEVER, Rows, State, places
+from openanomaly.core.scoring.state import EPISODE, KEEP, NEVER, Rows, State, places, reset
 
 PAGE = 1024
 _GOLDEN = 0.6180339887498949
@@ -37,14 +37,19 @@ def turn_over(
     until = state["until"][rows]
     state["until"][rows] = (number + 1) * block - phase
     fresh = until == NEVER
+    ended = np.where(fresh, number, (until + phase) // block - 1)
+    passed = number - ended
+    if (forgotten := passed > memory).any():
+        # Nothing in memory to compare with: the series starts anew, warm-up included.
+        reset(state, rows[forgotten], keep=("until", *EPISODE))
+        fresh |= forgotten
     if fresh.any():
         state["origin"][rows[fresh]] = y[fresh]
     # A block of few steps would make a poor reference: the first one runs on until it is whole.
     filing = ~fresh & (state["age"][rows] >= block)
     if filing.any():
         at = rows[filing]
-        ended = (until[filing] + phase[filing]) // block - 1
-        _file(state, at, ended, number[filing] - ended, memory)
+        _file(state, at, ended[filing], passed[filing], memory)
         _move_origin(state, at)
 
 

@@ -158,8 +158,12 @@ def judge(
     limit *= sure + (1 + options.tolerance)
     side[3], side[4] = deviation, m.mean[2]
     side[3:] /= limit
-    if (m.told < options.warmup).any():
-        side[3:, m.told < options.warmup] = 0
+    # Too few forecasts to know their errors, or none in memory.
+    silent = m.told < options.warmup
+    silent |= reference[6] == -np.inf
+    if silent.any():
+        side[3:, silent] = 0
+        limit[0, silent] = np.nan
 
     channel = np.empty((len(CHANNELS), n), np.float32)
     np.multiply(side, options.above, out=channel[:5])
@@ -240,7 +244,6 @@ def _edges(
     m: Memory, middle: F32, half: F32, median: F32, error: F32, options: Judging
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Where the channels of one step, value and error, would say 1."""
-    silent = m.told < options.warmup
     out = []
     for factor, inner, sign in ((options.below, np.fmax, -1), (options.above, np.fmin, 1)):
         side = abs(float(factor[0, 0]))
@@ -252,9 +255,7 @@ def _edges(
         if options.speaks[0]:
             edge = middle + half * reach
         if options.speaks[ERROR]:
-            by_error = median + error * reach
-            by_error[silent] = np.nan
-            edge = inner(edge, by_error)
+            edge = inner(edge, median + error * reach)
         out.append(edge.astype(np.float64) + m.origin)
     lower, upper = out
     crossed = lower > upper  # no value would be normal to both

@@ -173,7 +173,7 @@ class Scorer:
         reason = np.zeros(len(score), np.uint8)
         at = np.flatnonzero(score >= min(1.0, self.options.alert_score))
         if at.size:
-            spoke = np.argmax(verdict.channel[:, at], axis=0)
+            spoke = np.argmax(np.nan_to_num(verdict.channel[:, at], nan=-1), axis=0)
             below = (spoke < QUIET) & (verdict.side[np.minimum(spoke, QUIET - 1), at] < 0)
             reason[at] = 1 + 2 * spoke + below
         return reason

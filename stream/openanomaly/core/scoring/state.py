@@ -1,5 +1,6 @@
 """What scoring remembers of a series: fields of a structure of arrays, and their first values."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,9 @@ KEEP = 4
 
 LISTS = 10
 """Lists of block maxima: x, -x at three scales, error, surprise, -spread, run."""
+
+EPISODE = ("left", "start", "peak", "reason")
+"""Fields of the episode."""
 
 NEVER = np.iinfo(np.int64).min
 
@@ -81,10 +85,11 @@ def allocate(rows: int) -> State:
     return state
 
 
-def reset(state: State, rows: Rows) -> None:
-    """Make rows fresh again."""
+def reset(state: State, rows: Rows, keep: Collection[str] = ()) -> None:
+    """Make rows fresh again, but for the fields to `keep`."""
     for f in FIELDS:
-        state[f.name][rows] = f.first
+        if f.name not in keep:
+            state[f.name][rows] = f.first
 
 
 def places(column: NDArray[Any]) -> NDArray[Any]:
