@@ -9,6 +9,7 @@ from openanomaly.core.windows.ring import NEVER
 from openanomaly.core.windows.rows import Column, Columns, Rows
 
 _NONE = np.iinfo(np.int64).max
+_LEVELS = np.array(LEVELS, np.float32)
 
 
 class Bands:
@@ -40,9 +41,11 @@ class Bands:
     def apply(self, frame: ForecastFrame, chosen: NDArray[np.bool_], offset: int) -> int:
         """Take over the `chosen` rows of a frame whose origin is newer; how many that were."""
         rows = frame.row.astype(np.int64)
-        fits = frame.quantile.shape[2] == self.horizon and tuple(frame.level) == tuple(np.float32(LEVELS))
-        new = np.flatnonzero(chosen & (frame.origin > self._columns["origin"][rows])) if fits else []
-        if not len(new):
+        if frame.quantile.shape[2] != self.horizon or not np.array_equal(frame.level, _LEVELS):
+            return 0
+        new = np.flatnonzero(chosen)
+        new = new[frame.origin[new] > self._columns["origin"][rows[new]]]
+        if not new.size:
             return 0
         at = rows[new]
         self._columns["quantile"][at] = frame.quantile[new].transpose(0, 2, 1)
@@ -71,6 +74,11 @@ class Bands:
         first = int(offset.min()) if offset.size else _NONE
         return None if first == _NONE else first
 
+    def expire(self, before: int) -> None:
+        """Forget forecasts from offsets before `before`: after a crash they would not be there either."""
+        self.reset(np.flatnonzero(self._columns["offset"] < before))
+
     def count(self, rows: int, closed: NDArray[np.int64]) -> int:
         """How many of the first `rows` rows have a forecast for their next step."""
-        return int((closed < self._columns["origin"][:rows] + self.horizon).sum())
+        origin = self._columns["origin"][:rows]
+        return int(((closed < origin + self.horizon) & (origin > NEVER)).sum())

@@ -217,11 +217,11 @@ class Block:
         value = buckets.finish(s["gathered"][rows], s["count"][rows], self.spec.aggregate)
         s["open"][rows] = NONE
         s["count"][rows] = 0
+        s["closed"][rows] = bucket
         if not (finite := np.isfinite(value)).all():
             # Samples that are finite can overflow in their sum: the step is missing.
             self.counts["overflow_steps"] += int((~finite).sum())
             rows, bucket, before, value = rows[finite], bucket[finite], before[finite], value[finite]
-        s["closed"][rows] = bucket
         self._count_missing(rows, bucket, before)
         base = self.catalogue.base[rows]
         with np.errstate(over="ignore"):
@@ -277,7 +277,8 @@ class Block:
 
     def _wanted(self, forecaster: ForecasterSpec, rows: Rows) -> NDArray[np.bool_]:
         members = [s.members[rows] for s in self.scorings if s.pipeline.forecaster == forecaster]
-        return np.logical_or.reduce(members)
+        wanted: NDArray[np.bool_] = np.logical_or.reduce(members)
+        return wanted
 
     def forecast(self, frame: ForecastFrame, offset: int) -> int:
         """Take over forecasts of rows that still have the owner they were made for; how many."""

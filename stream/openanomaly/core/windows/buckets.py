@@ -12,7 +12,7 @@ from openanomaly.core.windows.rows import Column, Columns, Rows
 
 NONE = np.iinfo(np.int64).min // 2
 """No bucket, no time: before all of them."""
-_LATEST_MS = 1 << 42  # year 2109; keeps the keys of the prefix maximum below 63 bits
+_LATEST_MS = (1 << 42) - 1  # year 2109; keeps the keys of the prefix maximum below 63 bits
 
 ROW_STATE = (
     Column("closed", "i8", NONE),  # every bucket up to this one is closed
@@ -81,6 +81,12 @@ def gather(
     return _reduce(row, timestamp_ms, value, valid, first, step_ms, aggregate)
 
 
+def is_time(timestamp_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which timestamps can be taken."""
+    timely: NDArray[np.bool_] = (timestamp_ms >= 0) & (timestamp_ms < _LATEST_MS)
+    return timely
+
+
 def _starts(row: Rows) -> NDArray[np.bool_]:
     """Where a new row begins in a sorted column."""
     first = np.empty(row.size, bool)
@@ -100,20 +106,20 @@ def _accept(
     """Drop samples that are not newer than all before them in their row, or whose bucket is closed."""
     first = _starts(row)
     newest = state["last_ms"][row]
+    is_absurd = ~is_time(timestamp_ms)
+    is_late = (timestamp_ms // step_ms <= state["closed"][row]) & ~is_absurd
+    bad = is_absurd | is_late
     if not first.all():
-        # The newest timestamp before each sample of its row: a prefix maximum that starts anew with
-        # each row, because the row's rank weighs more than any timestamp.
-        inside = np.clip(timestamp_ms, 0, _LATEST_MS - 1)
-        key = (np.cumsum(first) << 42) + inside
-        prefix = np.maximum.accumulate(key)
-        before = np.where(first[1:], 0, prefix[:-1] & (_LATEST_MS - 1))
-        newest[1:] = np.where(first[1:], newest[1:], np.maximum(newest[1:], before))
-    is_absurd = (timestamp_ms < 0) | (timestamp_ms >= _LATEST_MS)
+        # The newest acceptable timestamp before each sample of its row: a prefix maximum that starts
+        # anew with each row, because the row's rank weighs more than any timestamp.
+        key = (np.cumsum(first) << 42) + np.where(bad, 0, timestamp_ms + 1)
+        prefix = np.maximum.accumulate(key)[:-1] & _LATEST_MS
+        newest[1:] = np.maximum(newest[1:], np.where(first[1:], NONE, prefix - 1))
     is_old = (timestamp_ms <= newest) & ~is_absurd
-    is_late = (timestamp_ms // step_ms <= state["closed"][row]) & ~is_old & ~is_absurd
-    bad = is_absurd | is_old | is_late
+    bad |= is_old
     if not bad.any():
         return row, timestamp_ms, value
+    is_late &= ~is_old
     same = int((is_old & (timestamp_ms == newest)).sum())
     counts["duplicate"] += same
     counts["out_of_order"] += int(is_old.sum()) - same

@@ -1,13 +1,14 @@
 """Which series owns which row of a block."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import SeriesColumn, column, parse
+from openanomaly.core.frames import SeriesColumn, column, compress_labels, parse
 from openanomaly.core.idtable import MISSING, IdTable
 from openanomaly.core.series import Ids
 from openanomaly.core.windows.rows import STATE_PAGE, Column, Columns, Rows
@@ -142,7 +143,8 @@ class Catalogue:
             page = self._pages.get(first)
             if page is None:
                 start = first * STATE_PAGE
-                page = self._pages[first] = self._series(np.arange(start, min(start + STATE_PAGE, self.rows)))
+                page = self._series(np.arange(start, min(start + STATE_PAGE, self.rows)))
+                page = self._pages[first] = replace(page, labels_zstd=compress_labels(page.labels))
             return page, (rows - first * STATE_PAGE).astype(np.uint32)
         return self._series(rows), np.arange(rows.size, dtype=np.uint32)
 
@@ -182,7 +184,7 @@ class Catalogue:
             kind=series.kind.tobytes(),
             id=series.ids.tobytes(),
             label_offset=series.label_offset.tobytes(),
-            labels_zstd=bytes(cramjam.zstd.compress(series.labels, level=1)),
+            labels_zstd=compress_labels(series.labels),
             specification=self._specification,
         ).SerializeToString()
 
@@ -193,6 +195,10 @@ class Catalogue:
         n = len(generation)
         if n > STATE_PAGE:
             raise MalformedFrameError(f"catalogue page of {n} rows, {STATE_PAGE} at most")
+        offset = column(m.label_offset, "<u4", "label offsets", n + 1).tolist()
+        labels = _decompress(m.labels_zstd)
+        if offset[-1] != len(labels):
+            raise MalformedFrameError(f"labels of {len(labels)} bytes, their offsets say {offset[-1]}")
         start = m.page * STATE_PAGE
         rows = slice(start, start + n)
         self.labels.extend([b""] * (start + n - self.rows))
@@ -202,8 +208,6 @@ class Catalogue:
         self.base[rows] = column(m.base, "<f8", "bases", n)
         self.kind[rows] = column(m.kind, "u1", "kinds", n)
         self.ids[rows] = column(m.id, "<u8", "ids", 2 * n).reshape(n, 2)
-        offset = column(m.label_offset, "<u4", "label offsets", n + 1).tolist()
-        labels = bytes(cramjam.zstd.decompress(m.labels_zstd)) if m.labels_zstd else b""
         self.labels[rows] = [labels[a:b] for a, b in pairwise(offset)]
         self._pages.pop(m.page, None)
 
@@ -211,6 +215,13 @@ class Catalogue:
         """Build the table and the list of free rows once all pages are there."""
         self._rebuild()
         self._free = np.flatnonzero(self.born[: self.rows] == FREE).tolist()
+
+
+def _decompress(data: bytes) -> bytes:
+    try:
+        return bytes(cramjam.zstd.decompress(data)) if data else b""
+    except cramjam.DecompressionError as exc:
+        raise MalformedFrameError(f"labels do not decompress: {exc}") from exc
 
 
 def missing(rows: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame, parse
 from openanomaly.core.series import Ids, Labels, decode_labels
-from openanomaly.core.windows import output, records
+from openanomaly.core.windows import buckets, output, records
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE, UNWANTED, missing
 from openanomaly.core.windows.counters import RATE, wants_rate
@@ -310,9 +310,11 @@ class Partition:
         at = new[chosen]
         first = _first_samples(frame, at)
         kind = np.array([_kind(block, labels[i], int(frame.series.kind[new[i]])) for i in chosen], np.uint8)
-        base = _bases(frame.value[first], kind)
+        counting = block.spec.aggregate == "count"
+        base = np.zeros(len(at)) if counting else _bases(frame.value[first], kind)
         blocks = [frame.series.block(i) for i in at.tolist()]
-        born = frame.timestamp_ms[first] // block.spec.step_ms
+        first_ms = frame.timestamp_ms[first]
+        born = np.where(buckets.is_time(first_ms), first_ms, 0) // block.spec.step_ms
         rows = block.catalogue.admit(ids[at], blocks, kind, born, base, block.ring.newest)
         block.grow()
         block.fresh(rows, [m[chosen] for m in members])
@@ -323,10 +325,15 @@ class Partition:
     def checkpoint(self, now_ms: int) -> Checkpoint:
         """The row state that changed since the last checkpoint, as of this moment."""
         self._sequence += 1
-        out = [
-            r for b in self.blocks.values() for r in records.state_records(b, self.position, self._sequence)
-        ]
-        return Checkpoint(out, self.position.samples, self._oldest_forecast(now_ms))
+        out: list[Record] = []
+        for block in self.blocks.values():
+            ahead = self._ahead.get(block.uid, ())
+            out += records.state_records(block, self.position, self._sequence, ahead)
+        forecasts = self._oldest_forecast(now_ms)
+        for block in self.blocks.values():
+            for bands in block.bands.values():
+                bands.expire(forecasts)
+        return Checkpoint(out, self.position.samples, forecasts)
 
     def _oldest_forecast(self, now_ms: int) -> int:
         """Forecasts before this offset serve no row, or are two horizons old."""
@@ -364,9 +371,12 @@ def _kind(block: Block, labels: Labels, kind: int) -> int:
 
 
 def _first_samples(frame: SampleFrame, series: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of the first sample of each of `series`."""
-    first = np.full(len(frame.series), -1, np.int64)
-    first[frame.row[::-1]] = np.arange(frame.row.size - 1, -1, -1)
+    """Position of the first sample of each of `series`; of the first usable one, where there is one."""
+    first = np.zeros(len(frame.series), np.int64)
+    order = np.arange(frame.row.size)
+    timely = buckets.is_time(frame.timestamp_ms)
+    for some in (order, order[timely], order[timely & np.isfinite(frame.value)]):
+        first[frame.row[some][::-1]] = some[::-1]
     return first[series]
 
 

@@ -1,7 +1,7 @@
 """Changelog records of a partition: what closings and row state become, and back."""
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from openanomaly.core.frames import column, parse
 from openanomaly.core.windows.block import Block, Closing
+from openanomaly.core.windows.catalogue import FREE
 from openanomaly.core.windows.rows import RING_PAGE, STATE_PAGE, Rows
 from openanomaly.errors import MalformedFrameError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
@@ -177,15 +178,20 @@ def _position(mark: pb.Mark) -> Position:
     return Position(mark.samples, mark.forecasts, mark.tick_ms)
 
 
-def state_records(block: Block, position: Position, sequence: int) -> Iterator[Record]:
-    """The row state of every page that changed since the last call, as it is now."""
-    mark = pb.Mark(samples=position.samples, forecasts=position.forecasts, tick_ms=position.tick_ms)
+def state_records(
+    block: Block, position: Position, sequence: int, ahead: Sequence[Position] = ()
+) -> Iterator[Record]:
+    """The row state of every page that changed since the last call, as it is now.
+
+    `ahead` are the positions of pages that a torn checkpoint left beyond `position`.
+    """
     for page in np.flatnonzero(block.touched).tolist():
         start, stop = page * STATE_PAGE, min((page + 1) * STATE_PAGE, block.rows)
         cold = bool(block.touched_cold[page])
+        at = max(position, ahead[page]) if page < len(ahead) else position
         message = pb.StatePage(
             version=VERSION,
-            mark=mark,
+            mark=pb.Mark(samples=at.samples, forecasts=at.forecasts, tick_ms=at.tick_ms),
             block=block.uid,
             page=page,
             sequence=sequence,
@@ -220,10 +226,13 @@ def restore_state(block: Block, message: pb.StatePage, columns: Iterable[pb.Stat
     """
     start = message.page * STATE_PAGE
     generation = column(message.generation, "<u4", "generations")
+    if len(generation) > STATE_PAGE:
+        raise MalformedFrameError(f"state page of {len(generation)} rows, {STATE_PAGE} at most")
     count = min(len(generation), block.rows - start)
     if count <= 0:
         return
-    same = np.flatnonzero(generation[:count] == block.catalogue.generation[start : start + count])
+    owned = block.catalogue.born[start : start + count] != FREE
+    same = np.flatnonzero(owned & (generation[:count] == block.catalogue.generation[start : start + count]))
     targets = {(o, n): a for hot in (True, False) for o, n, a in state_columns(block, hot)}
     for c in columns:
         target = targets.get((c.owner, c.name))

@@ -15,13 +15,20 @@ class Ring:
     """(rows, length + MARGIN) float32; the slot of bucket b is b mod (length + MARGIN).
 
     Steps of a row that nobody wrote between two that were are missing and read as NaN. `newest` is
-    the last bucket written of each row.
+    the last bucket written of each row, `first` the one from which on its slots are known: a changelog
+    that was read from the middle knows nothing of the steps before.
     """
 
     def __init__(self, length: int) -> None:
         self.length = length
         self.slots = length + MARGIN
-        self._columns = Columns([Column("data", "f4", 0, (self.slots,)), Column("newest", "i8", NEVER)])
+        self._columns = Columns(
+            [
+                Column("data", "f4", 0, (self.slots,)),
+                Column("newest", "i8", NEVER),
+                Column("first", "i8", NEVER),
+            ]
+        )
 
     def grow(self, rows: int) -> None:
         self._columns.grow(rows)
@@ -40,6 +47,8 @@ class Ring:
         gap = np.flatnonzero((bucket > last + 1) & (last > NEVER))
         if gap.size:
             self._skip(rows[gap], last[gap] + 1, bucket[gap])
+        if (unknown := last == NEVER).any():
+            self._columns["first"][rows[unknown]] = bucket[unknown]
         if rows.size and (old := bucket <= last - self.slots).any():
             rows, bucket, value, last = rows[~old], bucket[~old], value[~old], last[~old]
         if not rows.size:
@@ -86,7 +95,8 @@ class Ring:
             else:
                 out[group, : -start or None] = data[rows[group], start:]
                 out[group, -start:] = data[rows[group], :stop]
-        oldest = np.maximum(born, self.newest[rows] - self.slots + 1)
+        newest = self.newest[rows]
+        oldest = np.maximum(np.maximum(born, self._columns["first"][rows]), newest - self.slots + 1)
         missing = oldest - (end - length + 1)  # steps at the head of each window that are not the row's
         young = np.flatnonzero(missing > 0)
         if young.size:
