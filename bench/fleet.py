@@ -23,11 +23,11 @@ import time
 from pathlib import Path
 
 import aiohttp
-import load
 import numpy as np
 import snappy
 from aiohttp import web
 
+import load
 from openanomaly.pb.prometheus import remote_write_1_pb2 as pb
 
 HISTORY = 160
@@ -156,8 +156,10 @@ async def measure(o: argparse.Namespace, pid: int, base: str, target: Target) ->
         began, cpu_began = time.time(), cpu_s(pid)
         for k in range(o.history):
             v = values(rng, o.series, k)
-            bodies = [r.body(v[i * 2000 : i * 2000 + len(r.records)], first + k * step_ms + 100)
-                      for i, r in enumerate(requests)]
+            bodies = [
+                r.body(v[i * 2000 : i * 2000 + len(r.records)], first + k * step_ms + 100)
+                for i, r in enumerate(requests)
+            ]
             await load.send(session, f"{base}/api/v1/write", bodies, 2)
         await drained(session, base)
         history_s = time.time() - began

@@ -123,7 +123,9 @@ def found(copies: list[Copy], high: NDArray[np.bool_]) -> NDArray[np.int64]:
     return out
 
 
-def report(copies: list[Copy], score: NDArray[np.float32], budgets: tuple[float, ...] = (1.0, 0.5)) -> dict[str, object]:
+def report(
+    copies: list[Copy], score: NDArray[np.float32], budgets: tuple[float, ...] = (1.0, 0.5)
+) -> dict[str, object]:
     """Share of the faults found at score 1, and at thresholds that give so many alarms per 1,000 clean steps."""
     clean = np.array([c.kind == CLEAN for c in copies])
     quiet = score[clean, WARM:]
@@ -131,12 +133,16 @@ def report(copies: list[Copy], score: NDArray[np.float32], budgets: tuple[float,
     def false_rate(threshold: float) -> float:
         return 1000 * sum(alarms(row > threshold) for row in quiet) / quiet.size
 
-    levels = np.unique(np.quantile(quiet, np.concatenate([np.linspace(0.9, 0.999, 60), np.linspace(0.999, 1, 120)])))
+    levels = np.unique(
+        np.quantile(quiet, np.concatenate([np.linspace(0.9, 0.999, 60), np.linspace(0.999, 1, 120)]))
+    )
     rates = np.array([false_rate(t) for t in levels])
     thresholds = [1.0]
     for budget in budgets:
         above = np.flatnonzero(rates > budget)
-        thresholds.append(float(levels[min(above[-1] + 1, len(levels) - 1)]) if above.size else float(levels[0]))
+        thresholds.append(
+            float(levels[min(above[-1] + 1, len(levels) - 1)]) if above.size else float(levels[0])
+        )
     hits = [found(copies, score > t) for t in thresholds]
     by_kind = {}
     for kind, size in FAULTS:

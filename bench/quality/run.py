@@ -47,7 +47,9 @@ def forecasts(series: list[NDArray[np.float64]]) -> list[F32]:
     return out
 
 
-def scores(series: list[NDArray[np.float64]], bands: list[F32], options: ScoreOptions, shift: int = 0) -> list[F32]:
+def scores(
+    series: list[NDArray[np.float64]], bands: list[F32], options: ScoreOptions, shift: int = 0
+) -> list[F32]:
     """(T,) score of each step of each series, 0 where there is none. `shift` moves the blocks."""
     scorer = Scorer(options)
     order = sorted(range(len(series)), key=lambda i: -len(series[i]))
@@ -89,7 +91,15 @@ def judge_events(series, score, start) -> dict[str, float]:  # type: ignore[no-u
         metrics.events(r.time, r.labels, s, start=start(len(s))) for r, s in zip(series, score, strict=True)
     ]
     total = metrics.summarise(rows)
-    keep = ("event_f1", "event_recall", "event_precision", "false_alarms_per_day", "events", "alarms", "false")
+    keep = (
+        "event_f1",
+        "event_recall",
+        "event_precision",
+        "false_alarms_per_day",
+        "events",
+        "alarms",
+        "false",
+    )
     return {k: total[k] for k in keep}
 
 
@@ -98,7 +108,9 @@ def _rounded(figures: dict[str, float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, help="keep the forecasts here")
     parser.add_argument("--only", default="nab,mscm,faults")

@@ -47,6 +47,7 @@ class WindowWorker:
         dead_letters: DeadLetters,
         emit: Literal["auto", "all", "episodes"] = "auto",
         emit_all_limit: int = 20_000,
+        compress: bool = True,
     ) -> None:
         self.app = app
         self.budget = Budget(settings.max_series)
@@ -59,6 +60,7 @@ class WindowWorker:
         self._metrics = metrics
         self._dead_letters = dead_letters
         self._emit, self._emit_all_limit = emit, emit_all_limit
+        self._compress = compress
         self._emitting: Literal["all", "episodes"] | None = None
         self._left: Counter[str] = Counter()
         self._recovered: dict[str, set[int]] = {}
@@ -264,7 +266,7 @@ class WindowWorker:
         for frame in output.due:
             self._next_due = (self._next_due + 1) % self._topics.due.partitions
             due.append((self._next_due, None, frame.encode()))
-        scores = [(partition, None, frame.encode()) for frame in output.scores]
+        scores = [(partition, None, frame.encode(self._compress)) for frame in output.scores]
         await asyncio.gather(
             publish(self.app, self._topics.due.name, due),
             publish(self.app, self._topics.scores.name, scores),

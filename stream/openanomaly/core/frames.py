@@ -58,12 +58,14 @@ class SeriesColumn:
         label_offset: (S + 1,) uint32 into `labels`.
         labels: canonical label blocks, one after another.
         kind: (S,) uint8, SeriesKind.
+        labels_zstd: `labels` compressed, where a column is sent again and again.
     """
 
     ids: Ids
     label_offset: NDArray[np.uint32]
     labels: bytes
     kind: NDArray[np.uint8]
+    labels_zstd: bytes | None = None
 
     @classmethod
     def of(cls, blocks: list[bytes], kind: NDArray[np.uint8] | None = None) -> "SeriesColumn":
@@ -86,7 +88,7 @@ class SeriesColumn:
             id=self.ids.tobytes(), label_offset=self.label_offset.tobytes(), kind=self.kind.tobytes()
         )
         if compress:
-            out.labels_zstd = bytes(cramjam.zstd.compress(self.labels, level=1))
+            out.labels_zstd = self.labels_zstd or compress_labels(self.labels)
         else:
             out.labels = bytes(self.labels)
         return out
@@ -104,6 +106,11 @@ class SeriesColumn:
         if offset[0] != 0 or offset[-1] != len(labels) or (np.diff(offset.astype(np.int64)) < 0).any():
             raise MalformedFrameError("label offsets do not fit the labels")
         return cls(ids, offset, labels, column(series.kind, "u1", "kinds", len(ids)))
+
+
+def compress_labels(labels: bytes) -> bytes:
+    """Neighbouring series share most of their labels: zstd at its fastest gains 5 to 20 times."""
+    return bytes(cramjam.zstd.compress(labels, level=1))
 
 
 @dataclass(frozen=True, slots=True)

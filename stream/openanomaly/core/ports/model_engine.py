@@ -16,10 +16,16 @@ class ModelEngine(Protocol):
     max_context: int
     """Steps beyond which a longer context is cut to its newest part."""
 
+    fixed_shapes: bool
+    """Whether batches are filled up to a few sizes, so that compiled graphs are reused."""
+
     def predict(
         self, context: NDArray[np.float32], horizon: int, quantiles: Sequence[float]
     ) -> NDArray[np.float32]:
         """Forecast every row of `context`, independently of the other rows.
+
+        Missing steps before the first known one change nothing: contexts of several lengths are
+        made one by filling up their old end.
 
         Args:
             context: (B, T) float32, oldest first, NaN for a missing step.
@@ -30,6 +36,7 @@ class ModelEngine(Protocol):
             (B, H, Q) float32, ascending along Q, never NaN.
 
         Raises:
-            ForecastError: the batch could not run; no row has a result.
+            ForecastError: the batch could not run; no row has a result. Its reason "memory" asks
+                for smaller batches.
         """
         ...

@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from openanomaly.core.scoring.state import EPISODE, KEEP, NEVER, Rows, State, places, reset
 
 PAGE = 1024
+
+SETTLED = 2
+"""Blocks from which on the reference is the second largest, and not the largest."""
+
 _GOLDEN = 0.6180339887498949
 
 # A row whose level is this many spreads away from its origin moves the origin: float32 has 24 bits.
@@ -64,11 +68,11 @@ def _file(state: State, rows: Rows, ended: NDArray[np.int64], passed: NDArray[np
     value[age > memory] = -np.inf
     _sort(value, number)
     value, number = value[:KEEP], number[:KEEP]
-    # Fewer than two blocks: the place of the largest is held by +inf, and it stands second.
-    single = value[1] == -np.inf
-    value[1] = np.where(single, value[0], value[1])
-    number[1] = np.where(single, number[0], number[1])
-    value[0] = np.where(single, np.inf, value[0])
+    # Too few blocks for the second largest to mean anything: +inf holds the first place.
+    few = value[SETTLED - 1] == -np.inf
+    value[1:] = np.where(few, value[:-1], value[1:])
+    number[1:] = np.where(few, number[:-1], number[1:])
+    value[0] = np.where(few, np.inf, value[0])
     top[:, :, rows] = value
     when[:, :, rows] = number
     places(state["open"])[:, rows] = -np.inf

@@ -10,10 +10,10 @@ MEDIAN = 2
 
 F32 = NDArray[np.float32]
 
-_Z = [NormalDist().inv_cdf(p) for p in LEVELS]
-_STEP = np.diff(_Z).astype(np.float32)[:, None]
-_LOWEST = np.float32(_Z[0])
-_OUTER = np.float32(1 / _Z[-1])
+Z = [NormalDist().inv_cdf(p) for p in LEVELS]
+_STEP = np.diff(Z).astype(np.float32)[:, None]
+_LOWEST = np.float32(Z[0])
+_OUTER = np.float32(1 / Z[-1])
 _TINY = np.float32(1e-37)
 CLIP = np.float32(6.0)
 

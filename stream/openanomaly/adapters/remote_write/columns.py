@@ -1,0 +1,90 @@
+"""What a decoded request is: columns of series and samples, and what was refused of it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import SeriesKind
+
+Metadata = tuple[bytes, SeriesKind]
+"""Name of a metric family and what it is."""
+
+_NAMED = 5
+
+
+@dataclass(slots=True)
+class Refused:
+    """What of a request can never pass: counts, and the first few reasons with their series."""
+
+    samples: int = 0
+    histograms: int = 0
+    exemplars: int = 0
+    series: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return self.series > 0
+
+    def add(self, reason: str, samples: int = 0, histograms: int = 0, exemplars: int = 0) -> None:
+        """Count one refused series, or one refused part of a series."""
+        self.series += 1
+        self.samples += samples
+        self.histograms += histograms
+        self.exemplars += exemplars
+        if len(self.reasons) < _NAMED:
+            self.reasons.append(reason[:1000])
+
+    def __str__(self) -> str:
+        text = "; ".join(self.reasons)
+        more = self.series - len(self.reasons)
+        return f"{text}; and {more} more" if more else text
+
+
+@dataclass(slots=True)
+class WriteColumns:
+    """The S series and N samples of one request, without what was refused.
+
+    Attributes:
+        slot: (S,) int32, who each series is: see core/identity.py.
+        blocks: S label blocks as the sender wrote them; None where only the table has them (2.0).
+        row: (N,) uint32, index into the series; ascending.
+        timestamp_ms: (N,) int64.
+        value: (N,) float64, bits as sent.
+        kind: (S,) uint8 SeriesKind that came with the series (2.0), or None.
+        metadata: metric families (1.0).
+        histograms, exemplars: how many came with valid series.
+    """
+
+    slot: NDArray[np.int32]
+    blocks: list[bytes] | None
+    row: NDArray[np.uint32]
+    timestamp_ms: NDArray[np.int64]
+    value: NDArray[np.float64]
+    kind: NDArray[np.uint8] | None = None
+    metadata: list[Metadata] = field(default_factory=list)
+    histograms: int = 0
+    exemplars: int = 0
+    refused: Refused = field(default_factory=Refused)
+
+
+# By the number that both versions give a metric type; a gauge histogram, an info and a state set
+# are no counters, which is all that matters here.
+KINDS = np.array(
+    [
+        SeriesKind.UNKNOWN,
+        SeriesKind.COUNTER,
+        SeriesKind.GAUGE,
+        SeriesKind.HISTOGRAM,
+        SeriesKind.GAUGE,
+        SeriesKind.SUMMARY,
+        SeriesKind.GAUGE,
+        SeriesKind.GAUGE,
+    ],
+    np.uint8,
+)
+
+
+def kind_of(metric_type: int) -> SeriesKind:
+    """The kind of a metric type's number; UNKNOWN for one that the protocol does not have yet."""
+    return SeriesKind(int(KINDS[metric_type])) if metric_type < len(KINDS) else SeriesKind.UNKNOWN

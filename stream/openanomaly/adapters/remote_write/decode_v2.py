@@ -1,0 +1,154 @@
+"""Remote-write 2.0: `io.prometheus.write.v2.Request` to columns."""
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from openanomaly.adapters.remote_write import refs
+from openanomaly.adapters.remote_write.columns import Refused, WriteColumns, kind_of
+from openanomaly.adapters.remote_write.whole import Whole, count_histograms, spread, text
+from openanomaly.core.identity import Identities
+from openanomaly.core.series import Labels
+from openanomaly.errors import MalformedRequestError
+from openanomaly.pb.prometheus import remote_write_2_pb2 as pb
+
+
+def decode(body: bytes, identities: Identities) -> WriteColumns:
+    """The columns of an unpacked request; unknown series get slots of `identities`.
+
+    Raises:
+        MalformedRequestError: the bytes are not this message; nothing of it is kept.
+    """
+    try:
+        request = pb.RequestSlices.FromString(body)
+    except DecodeError as exc:
+        raise MalformedRequestError(f"cannot decode io.prometheus.write.v2.Request: {exc}") from exc
+    slices, symbols = list(request.timeseries), list(request.symbols)
+    if slices and (not symbols or symbols[0]):
+        raise MalformedRequestError(
+            "cannot decode io.prometheus.write.v2.Request: symbols must start with ''"
+        )
+    identities.make_room(len(slices))
+    usual = refs.read(slices, len(symbols))
+    refused = Refused()
+    whole = {i: _whole(slices[i], i, symbols, refused) for i in np.flatnonzero(~usual.is_usual).tolist()}
+    raw = _hashes(usual, whole, symbols)
+    slot = identities.find(raw)
+    for i, ts in whole.items():
+        if ts.fault:
+            slot[i] = -1
+            ts.refuse(ts.fault, refused)
+    kind = usual.kind
+    _admit(identities, slot, raw, usual, whole, symbols, refused)
+    for i, ts in whole.items():
+        kind[i] = ts.kind
+    samples = spread(usual.timestamp_ms, usual.value, slot, whole)
+    columns = WriteColumns(slot, None, *samples, kind=kind, refused=refused)
+    for i, ts in whole.items():
+        if slot[i] >= 0:
+            columns.histograms += ts.histograms
+            columns.exemplars += ts.exemplars
+    return columns
+
+
+def _hashes(usual: refs.Usual, whole: dict[int, "Whole2"], symbols: list[bytes]) -> NDArray[np.uint64]:
+    """(S, 2) raw hashes, of usual series and of those read whole."""
+    if not whole:
+        return refs.hash_series(symbols, usual.ref, usual.refs)
+    raw = np.zeros((len(usual.refs), 2), np.uint64)
+    is_usual = usual.is_usual
+    raw[is_usual] = refs.hash_series(symbols, usual.ref, usual.refs[is_usual])
+    good = {i: ts for i, ts in whole.items() if not ts.fault}
+    if good:
+        ref = np.array([r for ts in good.values() for r in ts.refs], np.int64)
+        count = np.array([len(ts.refs) for ts in good.values()], np.int64)
+        raw[list(good)] = refs.hash_series(symbols, ref, count)
+    return raw
+
+
+def _admit(
+    identities: Identities,
+    slot: NDArray[np.int32],
+    raw: NDArray[np.uint64],
+    usual: refs.Usual,
+    whole: dict[int, "Whole2"],
+    symbols: list[bytes],
+    refused: Refused,
+) -> None:
+    """Slots for the series that have none; those whose labels cannot be become `whole` and are refused."""
+    unknown = [i for i in np.flatnonzero(slot < 0).tolist() if i not in whole or not whole[i].fault]
+    if not unknown:
+        return
+    start = np.cumsum(usual.refs) - usual.refs
+    for i in unknown:
+        if i not in whole:
+            ref = usual.ref[start[i] : start[i] + usual.refs[i]].tolist()
+            labels, fault = _labels(symbols, ref)
+            whole[i] = Whole2(
+                labels, [int(usual.timestamp_ms[i])], [usual.value[i]], fault=fault, kind=int(usual.kind[i])
+            )
+            if fault:
+                whole[i].refuse(fault, refused)
+    unknown = [i for i in unknown if not whole[i].fault]
+    slot[unknown], reasons = identities.admit(raw[unknown], [whole[i].labels for i in unknown], None)
+    for n, reason in reasons.items():
+        whole[unknown[n]].refuse(reason, refused)
+
+
+class Whole2(Whole):
+    """A time series of 2.0 with all it has."""
+
+    __slots__ = ("kind", "refs")
+
+    def __init__(  # noqa: D107
+        self,
+        labels: Labels,
+        timestamp_ms: list[int],
+        value: list[float],
+        histograms: int = 0,
+        exemplars: int = 0,
+        fault: str = "",
+        kind: int = 0,
+        refs: list[int] | None = None,
+    ) -> None:
+        super().__init__(labels, timestamp_ms, value, histograms, exemplars, b"", fault)
+        self.kind = kind
+        self.refs = refs or []
+
+
+def _whole(data: bytes, number: int, symbols: list[bytes], refused: Refused) -> Whole2:
+    try:
+        ts = pb.TimeSeries.FromString(data)
+    except DecodeError as exc:
+        raise MalformedRequestError(f"cannot decode write request: time series {number}: {exc}") from exc
+    labels, fault = _labels(symbols, list(ts.labels_refs))
+    exemplars = 0
+    for e in ts.exemplars:
+        _, wrong = _labels(symbols, list(e.labels_refs))
+        if wrong:
+            refused.add(f"exemplar of time series {number}: {wrong}", exemplars=1)
+        else:
+            exemplars += 1
+    return Whole2(
+        labels,
+        [s.timestamp for s in ts.samples],
+        [s.value for s in ts.samples],
+        count_histograms(labels, ts.histograms, refused),
+        exemplars,
+        fault,
+        int(kind_of(ts.metadata.type)),
+        list(ts.labels_refs),
+    )
+
+
+def _labels(symbols: list[bytes], ref: list[int]) -> tuple[Labels, str]:
+    """Labels by reference, and what is wrong with them; "" if nothing is."""
+    if len(ref) % 2:
+        return (), f"{len(ref)} label references are not pairs"
+    if ref and max(ref) >= len(symbols):
+        return (), f"label reference {max(ref)} is beyond the {len(symbols)} symbols"
+    pairs = [(symbols[ref[i]], symbols[ref[i + 1]]) for i in range(0, len(ref), 2)]
+    try:
+        return tuple((name.decode(), value.decode()) for name, value in pairs), ""
+    except UnicodeDecodeError as exc:
+        return tuple((text(name), text(value)) for name, value in pairs), f"labels are not UTF-8: {exc}"

@@ -1,0 +1,355 @@
+"""A durable log for the apps of one process: Kafka's ideas, one folder, no server.
+
+All changes go through one writer thread. Appends that wait when a commit ends are committed
+together, so one fsync serves every request of the moment (group commit). One reader thread serves
+fetches. Offsets are given on the event loop, in the order of `append`.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, ClassVar, Literal, TypeVar
+
+from openanomaly.broker.embedded.store import Append, DiskFullError, Store, Stored
+from openanomaly.broker.topics import TopicSpec
+from openanomaly.errors import BrokerError, BusUnavailableError, OpenAnomalyError
+
+T = TypeVar("T")
+Partition = tuple[str, int]
+
+EDGE_SHARE = 0.85
+"""Records from outside are refused at this share of the disk limit: what is left lets readers write
+results and state, without which nothing could be consumed and no space would come back."""
+_BATCH_BYTES = 16 << 20
+_TIDY_S = 5.0
+
+
+@dataclass(slots=True)
+class _Waiting:
+    future: "asyncio.Future[int]"
+    tp: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def size(self) -> int:
+        return len(self.value or b"") + len(self.key or b"") + 64
+
+
+class Broker:
+    """Topics, records and committed offsets in one folder. Use `Broker.open`, then `release`."""
+
+    _open: ClassVar[dict[Path, "Broker"]] = {}
+
+    def __init__(
+        self,
+        folder: Path,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        disk_limit_bytes: int = 20 << 30,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.folder = folder
+        self.disk_limit_bytes = disk_limit_bytes
+        self.refused = 0
+        self._clock = clock
+        self._lock = _lock(folder)
+        try:
+            self._store = Store(folder, synchronous)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._following = self._store.next_offsets()
+        self._committed = self._store.committed()
+        self._used_bytes = self._store.used_bytes
+        self._writer = ThreadPoolExecutor(1, "openanomaly-log-writer")
+        self._reader = ThreadPoolExecutor(1, "openanomaly-log-reader")
+        self._pending: list[_Waiting] = []
+        self._pending_bytes = 0
+        self._flusher: asyncio.Task[None] | None = None
+        self._tidier: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._users = 0
+
+    # -- life ----------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls, folder: Path, synchronous: Literal["FULL", "NORMAL"] = "FULL", disk_limit_bytes: int = 20 << 30
+    ) -> "Broker":
+        """The broker of `folder`, shared by all users in this process.
+
+        Raises:
+            BrokerError: another process has it, or its files are damaged.
+        """
+        folder = folder.absolute()
+        broker = cls._open.get(folder)
+        if broker is None:
+            broker = cls._open[folder] = cls(folder, synchronous, disk_limit_bytes)
+        broker._users += 1
+        if broker._tidier is None:
+            broker._tidier = asyncio.get_running_loop().create_task(broker._tidy_forever())
+        return broker
+
+    async def release(self) -> None:
+        """One user less; the last one closes the files after everything pending is written."""
+        self._users -= 1
+        if self._users:
+            return
+        self._open.pop(self.folder, None)
+        if self._tidier is not None:
+            self._tidier.cancel()
+            await asyncio.gather(self._tidier, return_exceptions=True)
+        await self.drain()
+        await self._on_writer(lambda: None)
+        self._reader.shutdown(wait=True)
+        try:
+            await self._on_writer(self._store.close)
+        finally:
+            self._writer.shutdown(wait=True)
+            self._lock.close()
+
+    async def _on_writer(self, work: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, work, *args)
+
+    # -- topics --------------------------------------------------------------------------------
+
+    async def create(self, spec: TopicSpec) -> None:
+        """Create the topic or verify it.
+
+        Raises:
+            ConfigError: it exists with another number of partitions.
+        """
+        await self._on_writer(self._store.create, spec)
+        for partition in range(spec.partitions):
+            self._following.setdefault(self._tp((spec.name, partition)), 0)
+
+    def has(self, topic: str) -> bool:
+        return topic in self._store.topics
+
+    def partitions(self, topic: str) -> int:
+        """How many partitions the topic has, 0 if there is no such topic."""
+        known = self._store.topics.get(topic)
+        return 0 if known is None else known[1].partitions
+
+    def _tp(self, partition: Partition) -> int:
+        topic, number = partition
+        known = self._store.topics.get(topic)
+        if known is None or not 0 <= number < known[1].partitions:
+            raise BrokerError(f"no partition {number} of topic {topic} in {self.folder}")
+        return self._store.tp(known[0], number)
+
+    def high_water(self, partition: Partition) -> int:
+        """The offset the next record will take."""
+        return self._following[self._tp(partition)]
+
+    # -- produce -------------------------------------------------------------------------------
+
+    def append(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None
+    ) -> "asyncio.Future[int]":
+        """Give a record to the log; the future is its offset once it is durable.
+
+        The future fails with BusUnavailableError when the disk limit or the disk is full: nothing
+        was written, and the same may pass later. Cancelling it before its commit withdraws the record.
+        """
+        future = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(future, self._tp((topic, partition)), int(self._clock() * 1000), key, value)
+        if (refusal := self._refusal(topic, waiting.size)) is not None:
+            self.refused += 1
+            future.set_exception(refusal)
+            return future
+        self._pending.append(waiting)
+        self._pending_bytes += waiting.size
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.get_running_loop().create_task(self._flush())
+        return future
+
+    def _refusal(self, topic: str, size: int) -> BusUnavailableError | None:
+        spec = self._store.topics[topic][1]
+        limit = int(self.disk_limit_bytes * (EDGE_SHARE if spec.is_edge else 1.0))
+        used = self._used_bytes + self._pending_bytes
+        if used + size <= limit:
+            return None
+        return BusUnavailableError(
+            f"cannot append {size} bytes to {topic}: {used} bytes in {self.folder}, limit {limit} "
+            f"of broker.disk_limit_bytes={self.disk_limit_bytes}; unread records are never deleted for space"
+        )
+
+    async def _flush(self) -> None:
+        while self._pending:
+            batch = self._take_batch()
+            records, following = self._assign(batch)
+            try:
+                if records:
+                    self._used_bytes = await self._on_writer(self._write, records)
+            except OpenAnomalyError as exc:
+                self._fail(batch, exc)
+                continue
+            except Exception as exc:  # every waiter must hear
+                self._fail(batch, BrokerError(f"cannot write to {self.folder}: {exc!r}"))
+                continue
+            self._following.update(following)
+            for waiting, record in zip(batch, records, strict=True):
+                if not waiting.future.done():
+                    waiting.future.set_result(record.offset)
+            self._wake()
+
+    def _take_batch(self) -> list[_Waiting]:
+        """What waits, up to about `_BATCH_BYTES`; records whose waiter gave up are left out."""
+        batch, size, taken = [], 0, 0
+        for waiting in self._pending:
+            if batch and size >= _BATCH_BYTES:
+                break
+            taken += 1
+            self._pending_bytes -= waiting.size
+            if not waiting.future.done():
+                batch.append(waiting)
+                size += waiting.size
+        del self._pending[:taken]
+        return batch
+
+    def _assign(self, batch: list[_Waiting]) -> tuple[list[Append], dict[int, int]]:
+        following: dict[int, int] = {}
+        records = []
+        for waiting in batch:
+            offset = following.get(waiting.tp, self._following[waiting.tp])
+            following[waiting.tp] = offset + 1
+            records.append(Append(waiting.tp, offset, waiting.timestamp_ms, waiting.key, waiting.value))
+        return records, following
+
+    def _write(self, records: Sequence[Append]) -> int:
+        self._store.write(records)
+        return self._store.used_bytes
+
+    def _fail(self, batch: list[_Waiting], exc: OpenAnomalyError) -> None:
+        if isinstance(exc, DiskFullError):
+            self.refused += len(batch)
+            exc = BusUnavailableError(str(exc))
+        for waiting in batch:
+            if not waiting.future.done():
+                waiting.future.set_exception(exc)
+
+    def _wake(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def drain(self) -> None:
+        """Wait until nothing is pending."""
+        while self._flusher is not None and not self._flusher.done():
+            await asyncio.shield(self._flusher)
+
+    # -- consume -------------------------------------------------------------------------------
+
+    async def wait_for_news(self, timeout: float) -> None:
+        """Return at the next commit of records, or after `timeout` seconds."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._news.wait(), timeout)
+
+    async def fetch(
+        self, positions: Mapping[Partition, int], max_records: int, max_bytes: int
+    ) -> dict[Partition, list[Stored]]:
+        """Records from each position on, at most `max_bytes` of all of them and one of each."""
+        wanted = {p: (self._tp(p), start, self.high_water(p)) for p, start in positions.items()}
+
+        def read() -> dict[Partition, list[Stored]]:
+            share = max(1, max_bytes // max(1, len(wanted)))
+            return {p: self._store.read(*where, max_records, share) for p, where in wanted.items()}
+
+        return await asyncio.get_running_loop().run_in_executor(self._reader, read)
+
+    async def earliest(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The first offset each partition still has, its high-water mark when it is empty."""
+        tps = {p: self._tp(p) for p in partitions}
+        following = {tp: self._following[tp] for tp in tps.values()}
+        found = await self._on_writer(self._store.earliest, list(tps.values()), following)
+        return {p: found[tp] for p, tp in tps.items()}
+
+    # -- groups --------------------------------------------------------------------------------
+
+    async def join(self, group: str, partitions: Iterable[Partition]) -> None:
+        """Make a group known as a reader, so that what it has not read yet is kept for it."""
+        known = self._committed.get(group, {})
+        fresh = {p for p in partitions if self._tp(p) not in known}
+        if fresh:
+            await self.commit(group, await self.earliest(fresh))
+
+    async def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
+        """Durably note how far a group is; a lower offset than before changes nothing."""
+        tps = {self._tp(p): offset for p, offset in offsets.items()}
+        await self._on_writer(self._store.commit, group, tps)
+        mine = self._committed.setdefault(group, {})
+        for tp, offset in tps.items():
+            mine[tp] = max(offset, mine.get(tp, 0))
+
+    def committed(self, group: str, partition: Partition) -> int | None:
+        return self._committed.get(group, {}).get(self._tp(partition))
+
+    # -- deletion ------------------------------------------------------------------------------
+
+    async def _tidy_forever(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_S)
+            with contextlib.suppress(DiskFullError):
+                await self.tidy()
+
+    async def tidy(self) -> None:
+        """Delete what is past its retention and what every group has committed."""
+        for topic, (id_, spec) in list(self._store.topics.items()):
+            if spec.compact:
+                continue
+            for number in range(spec.partitions):
+                await self._delete(spec, self._store.tp(id_, number), self.high_water((topic, number)))
+        self._used_bytes = await self._on_writer(self._tidy_store)
+
+    def _tidy_store(self) -> int:
+        self._store.tidy()
+        return self._store.used_bytes
+
+    async def _delete(self, spec: TopicSpec, tp: int, end: int) -> None:
+        offset = 0
+        if spec.drop_consumed:
+            offset = min((c[tp] for c in self._committed.values() if tp in c), default=0)
+        if spec.retention_s is not None:
+            oldest_ms = int((self._clock() - spec.retention_s) * 1000)
+            offset = max(offset, await self._on_writer(self._store.first_after, tp, end, oldest_ms))
+        if offset:
+            following = self._following[tp]
+            while await self._on_writer(self._store.delete_before, tp, min(offset, end), following):
+                pass
+
+    @property
+    def used_bytes(self) -> int:
+        return self._used_bytes
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Hold the folder for this process. The lock goes with the process, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "LOCK", "a+", encoding="ascii")  # noqa: SIM115 - held while we live
+    except OSError as exc:
+        raise BrokerError(
+            f"cannot use {folder} for the embedded broker: {exc.strerror}; set broker.url"
+        ) from exc
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise BrokerError(
+            f"{folder} is in use by process {holder}. The embedded broker serves one process: stop that one, "
+            "give this one another broker.url, or use kafka://"
+        ) from None
+    file.seek(0)
+    file.truncate()
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file

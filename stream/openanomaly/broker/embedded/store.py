@@ -1,0 +1,392 @@
+"""The log on disk: topics, records, committed offsets. Plain and synchronous.
+
+Three kinds of truth, one place each:
+- SQLite (`log.db`, write-ahead log): the index of every record, small payloads, offsets of groups;
+- segment files: payloads of `INLINE_BYTES` and more, of topics that are not compacted;
+- the owner's memory (`broker.py`): the next offset of each partition.
+
+A record's row id is topic, partition and offset in one integer, so a partition is a range of the
+clustered table and gaps cost nothing. `write` and everything that changes the log is for one
+thread, `read` for another.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from openanomaly.broker.embedded.segments import Segments, checksum
+from openanomaly.broker.topics import TopicSpec
+from openanomaly.errors import BrokerError, ConfigError, RetryableError
+
+OFFSET_BITS = 40
+PARTITION_BITS = 12
+OFFSET_MASK = (1 << OFFSET_BITS) - 1
+INLINE_BYTES = 4096
+_VERSION = 1
+_QUICK_CHECK_LIMIT_BYTES = 64 << 20
+_DELETE_AT_ONCE = 20_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS topic(id INTEGER PRIMARY KEY, name TEXT UNIQUE, partitions INT, spec TEXT);
+CREATE TABLE IF NOT EXISTS log(id INTEGER PRIMARY KEY, ts INT, k BLOB, v BLOB,
+    segment INT, position INT, length INT, sum INT);
+CREATE TABLE IF NOT EXISTS latest(tp INT, k BLOB, offset INT, PRIMARY KEY(tp, k)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS next(tp INTEGER PRIMARY KEY, offset INT);
+CREATE TABLE IF NOT EXISTS committed(grp TEXT, tp INT, offset INT, PRIMARY KEY(grp, tp)) WITHOUT ROWID;
+"""
+
+
+class DiskFullError(RetryableError):
+    """The disk, or the share of it we may use, is full."""
+
+
+class Append(NamedTuple):
+    """One record to write; `tp` as `Store.tp` gives it, `offset` chosen by the owner."""
+
+    tp: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Stored(NamedTuple):
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Store:
+    """Opens, or creates, the log in `folder`.
+
+    Raises:
+        BrokerError: the files are damaged or of a newer release.
+    """
+
+    def __init__(self, folder: Path, synchronous: Literal["FULL", "NORMAL"] = "FULL") -> None:
+        self.file = folder / "log.db"
+        self.topics: dict[str, tuple[int, TopicSpec]] = {}
+        self._synchronous = synchronous
+        self._specs: dict[int, TopicSpec] = {}
+        # Reading holds this while rows and the segments they name must agree.
+        self._deleting = threading.Lock()
+        try:
+            self._write, self._read = self._connect(), self._connect()
+            self._open()
+        except sqlite3.DatabaseError as exc:
+            raise self.damaged(exc) from exc
+        live = dict(
+            self._write.execute(
+                "SELECT segment, count(*) FROM log WHERE segment IS NOT NULL GROUP BY segment"
+            )
+        )
+        self.segments = Segments(folder / "segments", live, max(live, default=0) + 1)
+        for number in live:
+            if not self.segments.path(number).exists():
+                raise BrokerError(
+                    f"{self.segments.path(number)} is missing: {live[number]} records are in it. "
+                    f"Restore {folder} from a copy, or move it away to start empty."
+                )
+
+    def _connect(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.file, check_same_thread=False, isolation_level=None)
+        # auto_vacuum must be set before the first table exists.
+        for pragma in (
+            "auto_vacuum=INCREMENTAL",
+            "journal_mode=WAL",
+            f"synchronous={self._synchronous}",
+            "cache_size=-32768",
+            "journal_size_limit=67108864",
+        ):
+            db.execute(f"PRAGMA {pragma}")
+        return db
+
+    def _open(self) -> None:
+        self._write.executescript(_SCHEMA)
+        version = self._write.execute("SELECT value FROM meta WHERE key='version'").fetchone()
+        if version is None:
+            self._write.execute("INSERT INTO meta VALUES('version', ?)", (_VERSION,))
+        elif version[0] > _VERSION:
+            raise BrokerError(
+                f"{self.file} has format {version[0]}, this release reads up to {_VERSION}: upgrade OpenAnomaly"
+            )
+        if self.file.stat().st_size <= _QUICK_CHECK_LIMIT_BYTES:
+            # Cheap while small; SQLite itself reports what it meets later (`damaged`).
+            result = self._write.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if result != "ok":
+                raise sqlite3.DatabaseError(result)
+        for id_, name, _, spec in self._write.execute("SELECT id, name, partitions, spec FROM topic"):
+            self._remember(id_, TopicSpec(name, **json.loads(spec)))
+
+    def damaged(self, exc: sqlite3.DatabaseError) -> BrokerError:
+        return BrokerError(
+            f"{self.file} cannot be read: {exc}. Restore {self.file.parent} from a copy, or move it away to start "
+            "empty: unread samples, window state and scores that were not yet sent are lost then."
+        )
+
+    # -- topics --------------------------------------------------------------------------------
+
+    @staticmethod
+    def tp(topic: int, partition: int) -> int:
+        return topic << PARTITION_BITS | partition
+
+    def _remember(self, id_: int, spec: TopicSpec) -> None:
+        self.topics[spec.name] = id_, spec
+        self._specs[id_] = spec
+
+    def create(self, spec: TopicSpec) -> None:
+        """Create the topic, or take over its new retention.
+
+        Raises:
+            ConfigError: it exists with another number of partitions, or compaction.
+        """
+        fields = {name: getattr(spec, name) for name in TopicSpec.__slots__ if name != "name"}
+        if (known := self.topics.get(spec.name)) is not None:
+            id_, old = known
+            if old.partitions != spec.partitions:
+                raise ConfigError(
+                    f"topic {spec.name} has {old.partitions} partitions in {self.file.parent}, the setting says "
+                    f"{spec.partitions}: set broker.partitions to {old.partitions}, or use another broker.url or "
+                    "broker.topic_prefix"
+                )
+            if old.compact != spec.compact:
+                raise ConfigError(
+                    f"topic {spec.name} cannot change its compaction from {old.compact} to {spec.compact}"
+                )
+            if old != spec:
+                self._write.execute("UPDATE topic SET spec=? WHERE id=?", (json.dumps(fields), id_))
+        else:
+            cursor = self._write.execute(
+                "INSERT INTO topic(name, partitions, spec) VALUES(?, ?, ?)",
+                (spec.name, spec.partitions, json.dumps(fields)),
+            )
+            assert cursor.lastrowid is not None
+            id_ = cursor.lastrowid
+        self._remember(id_, spec)
+
+    def next_offsets(self) -> dict[int, int]:
+        """The offset each partition's next record takes; never lower than one that was given."""
+        result = dict(self._write.execute("SELECT tp, offset FROM next"))
+        for id_, spec in self._specs.items():
+            for partition in range(spec.partitions):
+                tp = self.tp(id_, partition)
+                last = self._write.execute(
+                    "SELECT max(id) FROM log WHERE id BETWEEN ? AND ?", _span(tp)
+                ).fetchone()[0]
+                after = 0 if last is None else (last & OFFSET_MASK) + 1
+                result[tp] = max(result.get(tp, 0), after)
+        return result
+
+    # -- records -------------------------------------------------------------------------------
+
+    def write(self, records: Sequence[Append]) -> None:
+        """Write all records in one durable transaction, or none.
+
+        Raises:
+            DiskFullError: there is no space; the same may pass later.
+            BrokerError: the log is damaged.
+        """
+        undo: list[tuple[int, int, int]] = []
+        try:
+            rows = self._rows(records, undo)
+            if self._synchronous == "FULL":
+                self.segments.sync({number for number, _, _ in undo})
+            self._transaction(rows, [r for r in records if self._specs[r.tp >> PARTITION_BITS].compact])
+        except BaseException as exc:
+            for number, start, count in reversed(undo):
+                self.segments.undo(number, start, count)
+            if isinstance(exc, OSError):
+                raise DiskFullError(
+                    f"cannot write to {self.segments.path(0).parent}: {exc.strerror}"
+                ) from exc
+            raise
+
+    def _rows(self, records: Sequence[Append], undo: list[tuple[int, int, int]]) -> list[tuple[object, ...]]:
+        rows: list[tuple[object, ...]] = []
+        large: dict[int, list[Append]] = {}
+        for record in records:
+            topic = record.tp >> PARTITION_BITS
+            if record.value is None or len(record.value) < INLINE_BYTES or self._specs[topic].compact:
+                rows.append(
+                    (_row(record), record.timestamp_ms, record.key, record.value, None, None, None, None)
+                )
+            else:
+                large.setdefault(topic, []).append(record)
+        for topic, group in large.items():
+            payloads = [r.value for r in group if r.value is not None]
+            number, positions = self.segments.append(topic, payloads)
+            undo.append((number, positions[0], len(payloads)))
+            for r, payload, position in zip(group, payloads, positions, strict=True):
+                where = (number, position, len(payload), checksum(payload))
+                rows.append((_row(r), r.timestamp_ms, r.key, None, *where))
+        return rows
+
+    def _transaction(self, rows: list[tuple[object, ...]], compacted: list[Append]) -> None:
+        db = self._write
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                db.executemany("INSERT INTO log VALUES(?,?,?,?,?,?,?,?)", rows)
+                for record in compacted:
+                    self._supersede(record)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.DatabaseError as exc:
+            raise self._translate(exc) from exc
+
+    def _supersede(self, record: Append) -> None:
+        """Compaction at write time: the key's previous record goes in the same transaction."""
+        if record.key is None:
+            return
+        db, place = self._write, (record.tp, record.key)
+        old = db.execute("SELECT offset FROM latest WHERE tp=? AND k=?", place).fetchone()
+        if old is not None:
+            db.execute("DELETE FROM log WHERE id=?", (record.tp << OFFSET_BITS | old[0],))
+        db.execute("REPLACE INTO latest VALUES(?, ?, ?)", (*place, record.offset))
+
+    def _translate(self, exc: sqlite3.DatabaseError) -> Exception:
+        code = exc.sqlite_errorcode if hasattr(exc, "sqlite_errorcode") else None
+        if code is not None and code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            return DiskFullError(f"cannot write to {self.file}: {exc}")
+        if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return self.damaged(exc)
+        return BrokerError(f"cannot write to {self.file}: {exc}")
+
+    def read(self, tp: int, start: int, end: int, max_records: int, max_bytes: int) -> list[Stored]:
+        """Records with `start <= offset < end` in order, up to a count and about `max_bytes`.
+
+        Raises:
+            BrokerError: the log is damaged.
+        """
+        out, size, base = [], 0, tp << OFFSET_BITS
+        with self._deleting:
+            try:
+                rows = self._read.execute(
+                    "SELECT id, ts, k, v, segment, position, length, sum FROM log WHERE id >= ? AND id < ? "
+                    "ORDER BY id LIMIT ?",
+                    (base | start, base + end, max_records),
+                )
+                for id_, ts, key, value, segment, position, length, expected in rows:
+                    if segment is not None:
+                        value = self.segments.read(segment, position, length, expected)
+                    out.append(Stored(id_ & OFFSET_MASK, ts, key, value))
+                    size += len(value or b"")
+                    if size >= max_bytes:
+                        break
+            except sqlite3.DatabaseError as exc:
+                raise self.damaged(exc) from exc
+            except FileNotFoundError as exc:
+                raise BrokerError(
+                    f"{exc.filename} is missing: restore {self.file.parent} from a copy"
+                ) from exc
+        return out
+
+    def earliest(self, tps: Iterable[int], following: Mapping[int, int]) -> dict[int, int]:
+        """First offset there is of each partition; `following[tp]` where there is none."""
+        result = {}
+        for tp in tps:
+            first = self._write.execute(
+                "SELECT min(id) FROM log WHERE id BETWEEN ? AND ?", _span(tp)
+            ).fetchone()[0]
+            result[tp] = following[tp] if first is None else first & OFFSET_MASK
+        return result
+
+    # -- groups --------------------------------------------------------------------------------
+
+    def commit(self, group: str, offsets: Mapping[int, int]) -> None:
+        try:
+            self._write.execute("BEGIN IMMEDIATE")
+            self._write.executemany(
+                "INSERT INTO committed VALUES(?, ?, ?) "
+                "ON CONFLICT(grp, tp) DO UPDATE SET offset=max(offset, excluded.offset)",
+                [(group, tp, offset) for tp, offset in offsets.items()],
+            )
+            self._write.execute("COMMIT")
+        except sqlite3.DatabaseError as exc:
+            if self._write.in_transaction:
+                self._write.execute("ROLLBACK")
+            raise self._translate(exc) from exc
+
+    def committed(self) -> dict[str, dict[int, int]]:
+        """Committed offsets of every group."""
+        groups: dict[str, dict[int, int]] = {}
+        for group, tp, offset in self._write.execute("SELECT grp, tp, offset FROM committed"):
+            groups.setdefault(group, {})[tp] = offset
+        return groups
+
+    # -- deletion ------------------------------------------------------------------------------
+
+    def first_after(self, tp: int, end: int, timestamp_ms: int) -> int:
+        """The first offset below `end` that was written at `timestamp_ms` or later; `end` if none."""
+        low, _ = _span(tp)
+        row = self._write.execute(
+            "SELECT id FROM log WHERE id >= ? AND id < ? AND ts >= ? ORDER BY id LIMIT 1",
+            (low, low + end, timestamp_ms),
+        ).fetchone()
+        return end if row is None else row[0] & OFFSET_MASK
+
+    def delete_before(self, tp: int, offset: int, following: int) -> bool:
+        """Delete records below `offset`; True if some are left for another call.
+
+        `following`, the partition's next offset, is kept so that offsets do not begin anew when
+        the last record goes.
+        """
+        low, db = tp << OFFSET_BITS, self._write
+        bound = db.execute(
+            "SELECT id FROM log WHERE id >= ? AND id < ? ORDER BY id LIMIT 1 OFFSET ?",
+            (low, low + offset, _DELETE_AT_ONCE),
+        ).fetchone()
+        high = low + offset if bound is None else bound[0]
+        gone = db.execute(
+            "SELECT segment, count(*) FROM log WHERE id >= ? AND id < ? GROUP BY segment", (low, high)
+        ).fetchall()
+        if not gone:
+            return False
+        try:
+            with self._deleting:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("DELETE FROM log WHERE id >= ? AND id < ?", (low, high))
+                db.execute("REPLACE INTO next VALUES(?, ?)", (tp, following))
+                db.execute("COMMIT")
+                for segment, records in gone:
+                    if segment is not None:
+                        self.segments.forget(segment, records)
+        except sqlite3.DatabaseError as exc:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise self._translate(exc) from exc
+        return bound is not None
+
+    def tidy(self) -> None:
+        """Give freed space back to the disk, a little at a time."""
+        self.segments.seal_idle()
+        self._write.execute("PRAGMA incremental_vacuum(2000)").fetchall()
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes in use: segments, and pages of the database that hold something."""
+        get = lambda name: self._write.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
+        pages: int = get("page_count") - get("freelist_count")
+        return self.segments.used_bytes + pages * int(get("page_size"))
+
+    def close(self) -> None:
+        self.segments.close()
+        self._read.close()
+        self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._write.close()
+
+
+def _row(record: Append) -> int:
+    return record.tp << OFFSET_BITS | record.offset
+
+
+def _span(tp: int) -> tuple[int, int]:
+    return tp << OFFSET_BITS, tp << OFFSET_BITS | OFFSET_MASK

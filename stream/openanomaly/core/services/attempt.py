@@ -1,0 +1,136 @@
+"""One batch through an engine that may fail: what can be forecast is, whatever its neighbours are."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.errors import ForecastError
+
+log = logging.getLogger(__name__)
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a batch of B contexts.
+
+    Attributes:
+        forecast: (B, H, Q) float32, defined where `ok`.
+        ok: (B,) whether a row has a forecast.
+        failed: rows without one, by reason.
+        fits: rows that fitted into memory when the batch did not, else None.
+    """
+
+    forecast: F32
+    ok: NDArray[np.bool_]
+    failed: Counter[str] = field(default_factory=Counter)
+    fits: int | None = None
+
+
+def forecast(
+    engine: ModelEngine, context: F32, horizon: int, levels: Sequence[float], sizes: Sequence[int] = ()
+) -> Outcome:
+    """Forecast every row of `context` that can be forecast.
+
+    A batch that fails is halved until the row that spoils it is alone; one that is too large for
+    memory is halved and goes on. Batches are filled up to the next of `sizes` where there are any.
+    """
+    b = len(context)
+    outcome = Outcome(np.empty((b, horizon, len(levels)), np.float32), np.zeros(b, bool))
+    _Attempt(engine, context, horizon, levels, sizes, outcome).run(0, b)
+    return outcome
+
+
+class _Attempt:
+    def __init__(
+        self,
+        engine: ModelEngine,
+        context: F32,
+        horizon: int,
+        levels: Sequence[float],
+        sizes: Sequence[int],
+        outcome: Outcome,
+    ) -> None:
+        self._engine = engine
+        self._context = context
+        self._horizon = horizon
+        self._levels = levels
+        self._sizes = sizes
+        self._outcome = outcome
+        self._works: bool | None = None  # whether the engine works at all, once it was asked
+
+    def run(self, start: int, stop: int) -> None:
+        todo = [(start, stop)]  # a stack: rows are tried in their order
+        while todo:
+            start, stop = todo.pop()
+            rows = stop - start
+            if (fits := self._outcome.fits) is not None and rows > fits:
+                todo += [(start + fits, stop), (start, start + fits)]
+                continue
+            try:
+                self._predict(start, stop)
+            except ForecastError as exc:
+                if rows > 1:
+                    if exc.reason == "memory":
+                        self._outcome.fits = rows // 2
+                    middle = start + rows // 2
+                    todo += [(middle, stop), (start, middle)]
+                elif self._engine_works():
+                    self._fail(exc, rows)
+                else:
+                    # Not this row's fault. Halving on would call a broken engine twice a row.
+                    self._fail(exc, rows + sum(b - a for a, b in todo))
+                    return
+
+    def _predict(self, start: int, stop: int) -> None:
+        rows = stop - start
+        context = self._context[start:stop]
+        size = next((s for s in self._sizes if s >= rows), rows)
+        if size > rows:
+            filler = np.zeros((size - rows, context.shape[1]), np.float32)
+            context = np.concatenate([context, filler])
+        out = self._call(context)[:rows]
+        self._works = True
+        ok = np.isfinite(out).all(axis=(1, 2))
+        self._outcome.forecast[start:stop] = out
+        self._outcome.ok[start:stop] = ok
+        if not ok.all():
+            self._fail(ForecastError("a forecast is not finite", "nan"), int((~ok).sum()))
+
+    def _call(self, context: F32) -> F32:
+        try:
+            out = self._engine.predict(context, self._horizon, self._levels)
+        except ForecastError:
+            raise
+        except MemoryError as exc:
+            raise ForecastError(f"{self._engine.name}: out of memory: {exc}", "memory") from exc
+        except Exception as exc:
+            # The engine may be anybody's, and the row that upset it may be delivered for ever.
+            raise ForecastError(f"{self._engine.name}: {type(exc).__name__}: {exc}", "exception") from exc
+        shape = (len(context), self._horizon, len(self._levels))
+        if out.shape != shape:
+            raise ForecastError(f"{self._engine.name}: shape {out.shape}, expected {shape}", "shape")
+        return out
+
+    def _engine_works(self) -> bool:
+        """Whether a plain context has a forecast, asked once a batch."""
+        if self._works is None:
+            plain = np.resize(np.float32([0, 1]), (1, self._context.shape[1]))
+            size = self._sizes[0] if self._sizes else 1
+            try:
+                self._call(np.repeat(plain, size, axis=0))
+                self._works = True
+            except ForecastError:
+                self._works = False
+        return self._works
+
+    def _fail(self, error: ForecastError, rows: int) -> None:
+        if not self._outcome.failed[error.reason]:
+            log.warning("%d of %d rows have no forecast: %s", rows, len(self._context), error)
+        self._outcome.failed[error.reason] += rows

@@ -1,0 +1,228 @@
+"""Collects contexts into batches and keeps the engine busy: one batch runs, one is prepared."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import DueFrame
+from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.core.services.attempt import Outcome, forecast
+from openanomaly.core.services.due_queue import Cut, DueQueue, Key, Part, Request
+
+_GROW_AFTER = 64
+_SHORTEST = 64
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """How batches are made.
+
+    Attributes:
+        max_batch: rows of one batch.
+        max_wait_s: longest wait of a context for others to share its batch.
+        queue_limit: rows that may wait; beyond it `submit` does.
+        levels: quantile levels of every forecast.
+    """
+
+    max_batch: int
+    max_wait_s: float
+    queue_limit: int
+    levels: Sequence[float]
+
+
+class Observer(Protocol):
+    """Hears what the batcher does. Called in the event loop."""
+
+    def batch(self, model: str, rows: int, seconds: float) -> None:
+        """A batch ran."""
+
+    def waited(self, seconds: float, rows: int) -> None:
+        """Rows waited from their arrival until their batch was cut."""
+
+    def forecast(self, rows: int) -> None:
+        """Rows have a forecast."""
+
+    def dropped(self, reason: str, rows: int) -> None:
+        """Rows have none: `stale`, `unknown_model`, or the reason of a ForecastError."""
+
+
+@dataclass(slots=True)
+class _Batch:
+    cut: Cut
+    context: NDArray[np.float32]
+
+
+class MicroBatcher:
+    """Answers due frames. `run` must be running; `submit` waits while too much is queued.
+
+    Two loops as in text-embeddings-inference: `prepare` cuts the next batch and lays out its array
+    while the engine, in its own thread, is at the one before. Exactly one batch is prepared ahead:
+    rows that come meanwhile make the following one larger, and stay droppable when they grow stale.
+    """
+
+    def __init__(
+        self,
+        engines: Mapping[str, ModelEngine],
+        options: BatchOptions,
+        observer: Observer,
+        *,
+        clock_s: Callable[[], float],
+        now_ms: Callable[[], int],
+        executor: Executor | None = None,
+    ) -> None:
+        """`clock_s` is monotonic and orders the queue; `now_ms` is the wall clock of the frames."""
+        self._engines = engines
+        self._options = options
+        self._observer = observer
+        self._clock_s = clock_s
+        self._now_ms = now_ms
+        self._executor = executor
+        self._queue = DueQueue(options.max_wait_s)
+        self._sizes: dict[str, int] = {}  # by model, where memory was short
+        self._good: Counter[str] = Counter()  # batches since then
+        self._came = asyncio.Event()
+        self._left = asyncio.Event()
+        self._next: asyncio.Queue[_Batch] = asyncio.Queue(1)
+        self._in_work = 0
+
+    @property
+    def waiting(self) -> int:
+        """Rows that were submitted and are not answered."""
+        return self._queue.rows + self._in_work
+
+    async def submit(self, frame: DueFrame, answered: Callable[[Request], None]) -> None:
+        """Queue a frame; `answered` is called once in this loop, also when no row has a forecast.
+
+        A frame larger than the limit passes when nothing else waits.
+        """
+        rows = len(frame.row)
+        while self.waiting and self.waiting + rows > self._options.queue_limit:
+            self._left.clear()
+            await self._left.wait()
+        request = Request.of(frame, len(self._options.levels), answered)
+        engine = self._engines.get(frame.model)
+        if engine is None or not rows:
+            self._observer.dropped("unknown_model", rows)
+            answered(request)
+            return
+        key = Key(frame.model, frame.horizon, _length(frame.context.shape[1], engine.max_context))
+        self._queue.put(key, request, self._clock_s())
+        self._came.set()
+
+    async def run(self) -> None:
+        """Prepare and run batches until cancelled. What is not answered then stays unanswered."""
+        own = ThreadPoolExecutor(1, "engine") if self._executor is None else None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._prepare())
+                group.create_task(self._work(own or self._executor))
+        finally:
+            if own is not None:
+                own.shutdown(wait=False, cancel_futures=True)
+
+    async def _prepare(self) -> None:
+        while True:
+            cut = await self._cut()
+            for part in cut.stale:
+                self._observer.dropped("stale", len(part))
+                self._close(part)
+            if not cut.parts:
+                continue
+            now_s = self._clock_s()
+            for part in cut.parts:
+                self._observer.waited(now_s - part.request.queued_s, len(part))
+            await self._next.put(_Batch(cut, _stack(cut.parts, cut.key.length)))
+            # Not before the engine took this one: the next batch is cut as late as possible.
+            await self._next.join()
+
+    async def _cut(self) -> Cut:
+        while True:
+            now_s = self._clock_s()
+            wait_s = self._queue.ready_in_s(now_s, self._size)
+            if wait_s is not None and wait_s <= 0:
+                cut = self._queue.cut(now_s, self._now_ms(), self._size)
+                if cut is not None:
+                    self._in_work += cut.rows + sum(map(len, cut.stale))
+                    return cut
+            self._came.clear()
+            try:
+                await asyncio.wait_for(self._came.wait(), wait_s)
+            except TimeoutError:
+                pass
+
+    async def _work(self, executor: Executor | None) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            batch = await self._next.get()
+            self._next.task_done()
+            key = batch.cut.key
+            engine = self._engines[key.model]
+            sizes = _sizes(self._size(key)) if engine.fixed_shapes else ()
+            begin_s = self._clock_s()
+            outcome = await loop.run_in_executor(
+                executor, forecast, engine, batch.context, key.horizon, self._options.levels, sizes
+            )
+            self._observer.batch(key.model, batch.cut.rows, self._clock_s() - begin_s)
+            self._learn_size(key.model, outcome)
+            self._answer(batch.cut.parts, outcome)
+
+    def _answer(self, parts: list[Part], outcome: Outcome) -> None:
+        self._observer.forecast(int(outcome.ok.sum()))
+        for reason, rows in outcome.failed.items():
+            self._observer.dropped(reason, rows)
+        at = 0
+        for part in parts:
+            to, source = slice(part.start, part.stop), slice(at, at + len(part))
+            part.request.forecast[to] = outcome.forecast[source]
+            part.request.ok[to] = outcome.ok[source]
+            at += len(part)
+            self._close(part)
+
+    def _close(self, part: Part) -> None:
+        self._in_work -= len(part)
+        self._left.set()
+        part.request.close(len(part))
+
+    def _size(self, key: Key) -> int:
+        return self._sizes.get(key.model, self._options.max_batch)
+
+    def _learn_size(self, model: str, outcome: Outcome) -> None:
+        """Smaller batches where memory was short, and larger ones again when all is well for long."""
+        if outcome.fits is not None:
+            self._sizes[model] = outcome.fits
+            self._good[model] = 0
+        elif model in self._sizes:
+            self._good[model] += 1
+            if self._good[model] >= _GROW_AFTER:
+                self._good[model] = 0
+                self._sizes[model] = min(2 * self._sizes[model], self._options.max_batch)
+
+
+def _length(steps: int, max_context: int) -> int:
+    """The length that contexts of `steps` are brought to: powers of two, so that there are few."""
+    return min(max(_SHORTEST, 1 << (steps - 1).bit_length()), max_context)
+
+
+def _sizes(largest: int) -> list[int]:
+    """The batch sizes in use, ascending: quarters of quarters of the largest."""
+    sizes = [largest]
+    while sizes[0] > 16:
+        sizes.insert(0, max(16, sizes[0] // 4))
+    return sizes
+
+
+def _stack(parts: list[Part], length: int) -> NDArray[np.float32]:
+    """(B, length) contexts of `parts`: the newest steps, missing before the first one."""
+    out = np.full((sum(map(len, parts)), length), np.nan, np.float32)
+    at = 0
+    for part in parts:
+        context = part.request.frame.context[part.start : part.stop, -length:]
+        out[at : at + len(part), length - context.shape[1] :] = context
+        at += len(part)
+    return out

@@ -1,0 +1,61 @@
+"""A worker that is lost at any write of its own leaves windows and scores as if nothing had been."""
+
+import functools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unit.core.windows import scenario
+from unit.core.windows.world import Play
+
+SEEDS = (1, 2, 3)
+
+
+@functools.cache
+def undisturbed(seed: int) -> Play:
+    return Play(scenario.pipelines()).run(scenario.events(seed))
+
+
+def check(seed: int, fuses: list[int]) -> None:
+    calm = undisturbed(seed)
+    crashed = Play(scenario.pipelines(), fuses).run(scenario.events(seed))
+
+    assert crashed.lives > 1
+    assert crashed.scores() == calm.scores()
+    rows, expected = crashed.rows(), calm.rows()
+    assert rows.keys() == expected.keys()
+    for series, known in expected.items():
+        different = [name for name in known if rows[series][name] != known[name]]
+        assert not different, (series, different)
+    crashed.contexts()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_scenario_has_what_it_should(seed: int) -> None:
+    calm = undisturbed(seed)
+    said = calm.scores()
+
+    assert len(said) > 300
+    assert calm.worker.partition.counts["evicted"] > 0
+    assert calm.worker.partition.counts["late"] > 0
+    assert max(int(b.catalogue.generation[: b.rows].max()) for b in calm.blocks()) > 1
+    assert any(f.score.max() > 1 for f in calm.broker.scores)
+    assert len(calm.broker.forecasts) > 20
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("part", range(4))
+def test_a_crash_at_every_write(seed: int, part: int) -> None:
+    for fuse in range(part, undisturbed(seed).broker.writes, 4):
+        check(seed, [fuse])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.sampled_from(SEEDS),
+    first=st.integers(0, 200),
+    then=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+)
+def test_crashes_while_recovering(seed: int, first: int, then: list[int]) -> None:
+    check(seed, [first, *then])

@@ -1,0 +1,225 @@
+"""A broker that can lose its worker at any write, and a worker that does what the agent does."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.scoring import LEVELS
+from openanomaly.core.windows import records
+from openanomaly.core.windows.block import Block
+from openanomaly.core.windows.inputs import Inputs, Item, Tick
+from openanomaly.core.windows.partition import Budget, Checkpoint, Output, Partition
+from openanomaly.core.windows.plan import plan
+from openanomaly.core.windows.records import Record
+
+
+class Crash(Exception):
+    """The worker is gone."""
+
+
+class Samples(NamedTuple):
+    frame: bytes
+
+
+class Infer(NamedTuple):
+    """The model answers what has been asked since the last time, of at most `frames` frames."""
+
+    frames: int = 1_000
+
+
+class TickNow(NamedTuple):
+    now_ms: int
+
+
+class CheckpointNow(NamedTuple):
+    now_ms: int
+
+
+class EvictNow(NamedTuple):
+    now_ms: int
+    ttl_ms: int
+
+
+Event = Samples | Infer | TickNow | CheckpointNow | EvictNow
+
+
+@dataclass
+class Broker:
+    """Durable logs. A write is refused, and the worker lost, when the fuse has burnt down."""
+
+    fuse: int = -1
+    writes: int = 0
+    samples: list[bytes] = field(default_factory=list)
+    forecasts: list[bytes] = field(default_factory=list)
+    ring: list[Record] = field(default_factory=list)
+    state: list[Record] = field(default_factory=list)
+    due: list[DueFrame] = field(default_factory=list)
+    scores: list[ScoreFrame] = field(default_factory=list)
+    committed: tuple[int, int] = (0, 0)
+    answered: int = 0
+
+    def write(self, log: list[Any], items: Iterable[Any]) -> None:
+        for item in items:
+            self._burn()
+            log.append(item)
+
+    def commit(self, samples: int, forecasts: int) -> None:
+        self._burn()
+        self.committed = (samples, forecasts)
+
+    def _burn(self) -> None:
+        if self.fuse == 0:
+            raise Crash
+        self.fuse -= 1
+        self.writes += 1
+
+    def answer(self, frames: int) -> None:
+        """Forecasts for due contexts: a function of the context alone."""
+        for due in self.due[self.answered : self.answered + frames]:
+            last = np.nan_to_num(due.context[:, -1:, None])
+            spread = np.nanmax(due.context, axis=1) - np.nanmin(due.context, axis=1) + 1
+            quantiles = last + np.array(LEVELS, np.float32) * spread[:, None, None]
+            forecast = np.repeat(quantiles, due.horizon, axis=1).astype(np.float32)
+            frame = ForecastFrame.pack(due, np.array(LEVELS, np.float32), forecast)
+            self.forecasts.append(frame.encode())
+        self.answered = min(len(self.due), self.answered + frames)
+
+
+class Worker:
+    """One life of a worker on one partition."""
+
+    def __init__(self, broker: Broker, pipelines: Sequence[Pipeline], *, ring_first: bool = True) -> None:
+        self.broker = broker
+        self.partition = Partition(0, plan(pipelines), Budget(10_000))
+        # Compacted: the last record of each key, in the order of the log.
+        last = {record.key: i for i, record in enumerate(broker.state)}
+        state = [broker.state[i] for i in sorted(last.values())]
+        both = (broker.ring, state) if ring_first else (state, broker.ring)
+        for log in both:
+            for record in log:
+                self.partition.restore(record.key, record.value)
+        self.partition.start()
+        self.partition.seek(*broker.committed, len(broker.samples), len(broker.forecasts))
+        self.inputs: Inputs[bytes] = Inputs()
+        self._fetched = list(broker.committed)
+
+    def drain(self) -> None:
+        """Take every input that is there."""
+        b, i = self.broker, self.inputs
+        i.samples.extend(Item(o, b.samples[o]) for o in range(self._fetched[0], len(b.samples)))
+        i.forecasts.extend(Item(o, b.forecasts[o]) for o in range(self._fetched[1], len(b.forecasts)))
+        self._fetched = [len(b.samples), len(b.forecasts)]
+        while (step := i.next(self.partition)) is not None:
+            kind, what = step
+            if isinstance(what, Tick):
+                self._send(self.partition.tick(what.now_ms))
+            elif kind == "samples":
+                self._send(self.partition.put(SampleFrame.decode(what.value), what.offset, 0))
+            else:
+                self.partition.forecast(ForecastFrame.decode(what.value), what.offset, 0)
+
+    def tick(self, now_ms: int) -> None:
+        self.inputs.offer_tick(now_ms, len(self.broker.samples))
+        self.drain()
+
+    def checkpoint(self, now_ms: int) -> None:
+        done: Checkpoint = self.partition.checkpoint(now_ms)
+        self.broker.write(self.broker.state, done.records)
+        self.broker.commit(done.samples, done.forecasts)
+
+    def evict(self, now_ms: int, ttl_ms: int) -> None:
+        self._send(self.partition.evict(now_ms, ttl_ms))
+
+    def _send(self, output: Output) -> None:
+        b = self.broker
+        b.write(b.state, output.catalogue)
+        b.write(b.ring, output.ring)
+        b.write(b.due, output.due)
+        b.write(b.scores, output.scores)
+
+
+class Play:
+    """Events happen to a worker, which comes back whenever it is lost."""
+
+    def __init__(self, pipelines: Sequence[Pipeline], fuses: Iterable[int] = ()) -> None:
+        self.pipelines = pipelines
+        self.fuses = list(fuses)
+        self.broker = Broker(fuse=self.fuses.pop(0) if self.fuses else -1)
+        self.lives = 0
+        self.worker = self._begin()
+
+    def _begin(self) -> Worker:
+        self.lives += 1
+        return Worker(self.broker, self.pipelines, ring_first=self.lives % 2 == 1)
+
+    def run(self, events: Iterable[Event]) -> "Play":
+        for event in events:
+            if isinstance(event, Samples):
+                self.broker.samples.append(event.frame)
+            elif isinstance(event, Infer):
+                self.broker.answer(event.frames)
+            while True:
+                try:
+                    self.worker.drain()
+                    self._happen(event)
+                    break
+                except Crash:
+                    self.broker.fuse = self.fuses.pop(0) if self.fuses else -1
+                    self.worker = self._begin()
+        return self
+
+    def _happen(self, event: Event) -> None:
+        if isinstance(event, TickNow):
+            self.worker.tick(event.now_ms)
+        elif isinstance(event, CheckpointNow):
+            self.worker.checkpoint(event.now_ms)
+        elif isinstance(event, EvictNow):
+            self.worker.evict(event.now_ms, event.ttl_ms)
+
+    def blocks(self) -> list[Block]:
+        return list(self.worker.partition.blocks.values())
+
+    def scores(self) -> dict[tuple[str, bytes, int], tuple[object, ...]]:
+        """What was said of each step. A step that was sent twice must have been given one verdict."""
+        out: dict[tuple[str, bytes, int], tuple[object, ...]] = {}
+        for f in self.broker.scores:
+            for i, series in enumerate(f.row.tolist()):
+                key = (f.pipeline, f.series.block(series), int(f.timestamp_ms[i]))
+                said = (
+                    f.score[i], f.value[i], f.reason[i], f.flags[i], *map(repr, f.expected[i].tolist()),
+                )  # fmt: skip
+                assert out.setdefault(key, said) == said, key
+        return out
+
+    def contexts(self) -> dict[tuple[int, int, int, int, int], bytes]:
+        """What the model was asked, per row and origin; a repeated question must be the same."""
+        out: dict[tuple[int, int, int, int, int], bytes] = {}
+        for due in self.broker.due:
+            for i in range(len(due.row)):
+                key = (due.block, due.forecaster, int(due.row[i]), int(due.generation[i]), int(due.origin[i]))
+                context = due.context[i].tobytes()
+                assert out.setdefault(key, context) == context, key
+        return out
+
+    def rows(self) -> dict[tuple[int, bytes], dict[str, bytes]]:
+        """All that is known of each series: window and row state, as bytes."""
+        out: dict[tuple[int, bytes], dict[str, bytes]] = defaultdict(dict)
+        for block in self.blocks():
+            for row in block.catalogue.live_rows().tolist():
+                known = out[block.uid, block.catalogue.labels[row]]
+                at, closed = np.array([row]), block.state["closed"][[row]]
+                known["window"] = block.ring.windows(at, closed, block.catalogue.born[at]).tobytes()
+                known["born"] = block.catalogue.born[at].tobytes()
+                for hot in (True, False):
+                    for owner, name, array in records.state_columns(block, hot):
+                        known[f"{owner}.{name}"] = array[row].tobytes()
+                for uid, bands in block.bands.items():
+                    base = block.catalogue.base[at]
+                    for ahead in range(1, 9):
+                        known[f"{uid}+{ahead}"] = bands.at(at, closed + ahead, base).tobytes()
+        return out
