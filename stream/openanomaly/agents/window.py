@@ -12,12 +12,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import faust
 from faust.types import TP
 
 from openanomaly.agents.window_lane import Lane, Raw
 from openanomaly.broker.dead_letter import DeadLetters
-from openanomaly.broker.faust_app import committed_offsets, declare, end_offsets, publish
+from openanomaly.broker.faust_app import App, Row, committed_offsets, declare, end_offsets, publish
 from openanomaly.broker.ledger import Ledger
 from openanomaly.broker.ring_store import changelog_table, send_changelog
 from openanomaly.broker.topics import Topics
@@ -39,7 +38,7 @@ class WindowWorker:
 
     def __init__(
         self,
-        app: faust.App,
+        app: App,
         settings: WindowSettings,
         pipelines: Sequence[Pipeline],
         topics: Topics,
@@ -259,14 +258,14 @@ class WindowWorker:
         await self._changelog(self._ring, partition, records)
 
     async def _changelog(self, table: Any, partition: int, records: Sequence[Record]) -> None:
-        await asyncio.gather(*(send_changelog(table, partition, r.key, r.value) for r in records))
+        await send_changelog(table, partition, [(r.key, r.value) for r in records])
 
     async def results(self, partition: int, output: Output) -> None:
-        due = []
+        due: list[Row] = []
         for frame in output.due:
             self._next_due = (self._next_due + 1) % self._topics.due.partitions
             due.append((self._next_due, None, frame.encode()))
-        scores = [(partition, None, frame.encode(self._compress)) for frame in output.scores]
+        scores: list[Row] = [(partition, None, frame.encode(self._compress)) for frame in output.scores]
         await asyncio.gather(
             publish(self.app, self._topics.due.name, due),
             publish(self.app, self._topics.scores.name, scores),
