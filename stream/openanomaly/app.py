@@ -1,37 +1,46 @@
 """The composition root: settings in, adapters chosen, roles joined. Start here.
 
-One process holds the Faust apps of its roles and one web server, all in one event loop. They meet
+One process holds the Faust apps of its roles and one web server, all in one event loop. Roles meet
 only through topics, so `run` and four separate processes do the same.
 """
 
 import asyncio
-import contextlib
+import dataclasses
 import logging
 import os
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+import signal
+from collections.abc import Awaitable, Callable, Sequence
 
 import uvloop
 
-from openanomaly.broker.faust_app import BrokerConfig, make_app
-from openanomaly.broker.runner import run_apps
-from openanomaly.broker.topics import Topics, topics
+from openanomaly.agents.inference import create_inference
+from openanomaly.agents.ingest import create_receiver
+from openanomaly.agents.sink import create_sink
+from openanomaly.agents.window import WindowWorker
+from openanomaly.broker.dead_letter import DeadLetters
+from openanomaly.broker.faust_app import App, BrokerConfig, Role, broker_url, make_app, tls_context
+from openanomaly.broker.runner import Runner
+from openanomaly.broker.topics import topics
+from openanomaly.broker.watchdog import Watchdog
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import BrokerSettings, Settings
 from openanomaly.telemetry import Telemetry
+from openanomaly.web import server
 from openanomaly.web.admin import Admin
-from openanomaly.web.server import Health, WebServer, tls_context
+from openanomaly.web.server import Health, WebServer
 
 log = logging.getLogger(__name__)
+
+_STOP_S = 10.0
+_PARENT = "OPENANOMALY_SUPERVISOR"
 
 
 def main(settings: Settings, roles: Sequence[str]) -> int:
     """Run roles until told to stop; the exit status."""
     try:
-        uvloop.run(run(settings, roles))
+        uvloop.run(Process(settings, roles).run())
     except OpenAnomalyError as exc:
         log.error("%s", exc)
         return CONFIG if isinstance(exc, ConfigError) else CRASH
@@ -47,13 +56,26 @@ def check(settings: Settings) -> list[str]:
     Raises:
         ConfigError: a selector, a certificate or a broker setting cannot be used.
     """
-    tls_context(settings.web.tls)
+    server.tls_context(settings.web.tls)
+    config = broker_config(settings.broker)
+    tls_context(config)
+    broker_url(config)
     out = [f"web server on {settings.web.listen}", f"broker {settings.broker.url}"]
     for block in plan(settings.pipelines):
         names = ", ".join(p.name for p in block.pipelines)
-        out.append(f"{block.spec}: pipelines {names}")
+        spec = block.spec
+        out.append(f"windows of {spec.context} steps of {spec.step_ms / 1000:g} s: pipelines {names}")
     out.append(f"scores to {settings.sink.url}" if settings.sink.url else "scores are counted, not written")
     return out
+
+
+def broker_config(settings: BrokerSettings) -> BrokerConfig:
+    """The broker's part of the settings, as the broker's floor takes it."""
+    names = {field.name for field in dataclasses.fields(BrokerConfig)}
+    values = {name: getattr(settings, name) for name in names}
+    if settings.sasl_password is not None:
+        values["sasl_password"] = settings.sasl_password.get_secret_value()
+    return BrokerConfig(**values)
 
 
 class Process:
@@ -65,10 +87,147 @@ class Process:
         self.health = Health()
         self.admin = Admin(settings)
         self.web = WebServer(settings.web, self.telemetry.registry, self.health)
-        self.topics: Topics = _topics(settings.broker)
-        self.apps: list[Any] = []
-        self._config = broker_config(settings.broker)
-        self._stops: list[Callable[[], Any]] = []
-        for role in roles:
+        broker = settings.broker
+        self.topics = topics(
+            broker.topic_prefix,
+            broker.partitions,
+            samples_retention_s=broker.samples_retention_s,
+            scores_retention_s=broker.scores_retention_s,
+            dead_letter_retention_s=broker.dead_letter_retention_s,
+        )
+        self._config = broker_config(broker)
+        self._roles = roles
+        self._apps: list[App] = []
+        self._watchdogs: list[Watchdog] = []
+        self._stops: list[Callable[[], Awaitable[None]]] = []
+        self._is_stopping = False
+
+    async def run(self) -> None:
+        """Serve until SIGTERM, SIGINT, or the end of the supervisor.
+
+        Raises:
+            OpenAnomalyError, Exception: why the process cannot go on.
+        """
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        for role in self._roles:
             getattr(self, f"_add_{role}")()
         self.admin.register(self.web)
+        self.health.ready["process"] = lambda: "stopping" if self._is_stopping else None
+        self._runner = Runner(self._apps)
+        tasks = [asyncio.create_task(_watch_parent(stop), name="watch parent")]
+        try:
+            await self._runner.ensure_topics()
+            self._runner.start()
+            await self.web.start()
+            tasks += [asyncio.create_task(dog.watch(), name="watchdog") for dog in self._watchdogs]
+            tasks.append(asyncio.create_task(self._tell_readiness(), name="readiness"))
+            log.info("%s: %s", ", ".join(self._roles), self.settings.broker.url)
+            await self._runner.wait(stop)
+            log.info("stopping")
+        finally:
+            for task in tasks:
+                task.cancel()
+            await self._stop(is_clean=stop.is_set())
+
+    async def _stop(self, is_clean: bool) -> None:
+        """Answer what was asked, finish what was begun, let go of the broker; within 10 s."""
+        self._is_stopping = True
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self.web.stop()
+                if is_clean:
+                    for stop in self._stops:
+                        await stop()
+                    await self._runner.commit()
+                await self._runner.stop()
+        except TimeoutError:
+            # Nothing is lost: what was not finished is read again by whoever comes next.
+            log.error("not stopped within %.0f s; ending as it is", _STOP_S)
+        except Exception:
+            log.exception("while stopping")
+
+    # -- roles -----------------------------------------------------------------------------------
+
+    def _app(self, role: Role) -> App:
+        app = make_app(role, self._config)
+        self._apps.append(app)
+        return app
+
+    def _watch(self, app: App, is_held_up: Callable[[], bool] = lambda: False) -> None:
+        lag = self.telemetry.lag
+
+        def report(role: str, topic: str, unread: int, seconds: float) -> None:
+            lag.records.labels(role, topic).set(unread)
+            lag.oldest_seconds.labels(role, topic).set(seconds)
+
+        self._watchdogs.append(Watchdog(app, report, is_held_up))
+
+    def _add_receiver(self) -> None:
+        app = self._app("ingest")
+        receiver = create_receiver(
+            app, self.settings.receiver, self.settings.pipelines, self.topics, self.telemetry.receiver
+        )
+        self.web.post("/api/v1/write", receiver.handle)
+        self._stops.append(receiver.stop)
+        self.health.ready["receiver"] = lambda: None if app.started else "the broker is not connected"
+
+    def _add_window(self) -> None:
+        app = self._app("window")
+        sink = self.settings.sink
+        worker = WindowWorker(
+            app,
+            self.settings.window,
+            self.settings.pipelines,
+            self.topics,
+            self.telemetry.window,
+            DeadLetters(app, self.topics),
+            emit=sink.emit,
+            emit_all_limit=sink.emit_all_limit,
+            compress=self.settings.broker.compression == "zstd",
+        )
+        self._watch(app)
+        self._stops.append(worker.stop)
+        self.admin.report("window", worker.status)
+        self.admin.explain(worker.explain)
+        self.health.ready["window"] = lambda: None if worker.is_recovered else "windows are recovering"
+
+    def _add_inference(self) -> None:
+        app = self._app("infer")
+        worker = create_inference(
+            app, self.settings.inference, self.settings.pipelines, self.topics, self.telemetry.inference
+        )
+        self._watch(app)
+        self._stops.append(worker.stop)
+        self.admin.report("inference", worker.status)
+        self.health.ready["inference"] = lambda: None if app.started else "the engine is starting"
+
+    def _add_sink(self) -> None:
+        app = self._app("sink")
+        worker = create_sink(
+            app, self.settings.sink, self.topics, self.telemetry.sink, DeadLetters(app, self.topics)
+        )
+        # While the target is down nothing can be read on, and a restart would not help.
+        self._watch(app, lambda: not worker.is_up)
+        self._stops.append(worker.stop)
+        self.admin.report("sink", worker.status)
+        self.health.ready["sink"] = lambda: None if worker.is_up else "the target does not take scores"
+
+    async def _tell_readiness(self) -> None:
+        while True:
+            for role, check in self.health.ready.items():
+                self.telemetry.is_ready.labels(role).set(check() is None)
+            await asyncio.sleep(1.0)
+
+
+async def _watch_parent(stop: asyncio.Event) -> None:
+    """Stop when the supervisor has gone: nobody would start us again, nor stop us."""
+    parent = os.environ.get(_PARENT)
+    if parent is None:
+        return
+    while os.getppid() == int(parent):  # noqa: ASYNC110 (nothing tells of a parent's end)
+        await asyncio.sleep(1.0)
+    log.error("the supervisor (process %s) has ended; stopping", parent)
+    stop.set()

@@ -299,6 +299,11 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+def _tells_people(record: logging.LogRecord) -> bool:
+    """False for what Faust's services say of their own starts and stops, under names of our modules."""
+    return record.levelno >= logging.WARNING or not str(record.msg).startswith("[^")
+
+
 def set_up_logging(form: str, level: str) -> None:
     """Log to standard error, as lines of text or of JSON."""
     handler = logging.StreamHandler(sys.stderr)
@@ -306,6 +311,7 @@ def set_up_logging(form: str, level: str) -> None:
         handler.setFormatter(_JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.addFilter(_tells_people)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -6,7 +6,7 @@ compaction or a transaction marker took away. (docs/decisions/0012-safe-recovery
 """
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from faust.tables.manager import TableManager as FaustTableManager
 from faust.tables.recovery import Recovery as FaustRecovery
@@ -102,8 +102,10 @@ class Recovery(FaustRecovery):
 class TableManager(FaustTableManager):
     """Makes Faust use our recovery (setting `TableManager`)."""
 
+    _recovery: Recovery | None
+
     @property
     def recovery(self) -> Recovery:
         if self._recovery is None:
             self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
-        return self._recovery
+        return cast(Recovery, self._recovery)
