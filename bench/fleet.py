@@ -26,6 +26,7 @@ import aiohttp
 import numpy as np
 import snappy
 from aiohttp import web
+from numpy.typing import NDArray
 
 import load
 from openanomaly.pb.prometheus import remote_write_1_pb2 as pb
@@ -102,7 +103,7 @@ async def metrics(session: aiohttp.ClientSession, base: str) -> dict[str, float]
     return out
 
 
-def values(rng: np.random.Generator, n: int, step: int) -> list[float]:
+def values(rng: np.random.Generator, n: int, step: int) -> NDArray[np.float64]:
     return 10 + np.sin(step / 12 + np.arange(n)) + 0.3 * rng.standard_normal(n)
 
 
@@ -128,12 +129,10 @@ async def main() -> int:
             "sink:\n  emit: all\n"
         )
         log = (Path(folder) / "log").open("w+")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "openanomaly.cli", "run", "--config", str(config)]
-            + ["--broker", f"embedded://{folder}/broker", "--listen", f"127.0.0.1:{port}"]
-            + ["--write-to", f"http://127.0.0.1:{sink}/api/v1/write"],
-            stdout=log,
-            stderr=log,
+        words = ["run", "--config", str(config), "--broker", f"embedded://{folder}/broker"]
+        words += ["--listen", f"127.0.0.1:{port}", "--write-to", f"http://127.0.0.1:{sink}/api/v1/write"]
+        process = subprocess.Popen(  # noqa: ASYNC220 (nothing else runs yet)
+            [sys.executable, "-m", "openanomaly.cli", *words], stdout=log, stderr=log
         )
         try:
             return await measure(o, process.pid, f"http://127.0.0.1:{port}", target)

@@ -16,11 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 from numpy.typing import NDArray
-from scoring_reference import ReferenceScorer
 
 from openanomaly.core.pipelines.pipeline import ScoreOptions
 from openanomaly.core.scoring.levels import Z
 from openanomaly.core.scoring.scorer import Scorer
+from scoring_reference import ReferenceScorer
 
 AGED = 3 * 144  # steps before the clock starts: past warm-up, every list in use
 

@@ -126,7 +126,7 @@ def found(copies: list[Copy], high: NDArray[np.bool_]) -> NDArray[np.int64]:
 def report(
     copies: list[Copy], score: NDArray[np.float32], budgets: tuple[float, ...] = (1.0, 0.5)
 ) -> dict[str, object]:
-    """Share of the faults found at score 1, and at thresholds that give so many alarms per 1,000 clean steps."""
+    """Share of the faults found at score 1, and at thresholds with so many alarms per 1,000 clean steps."""
     clean = np.array([c.kind == CLEAN for c in copies])
     quiet = score[clean, WARM:]
 
