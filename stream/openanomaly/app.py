@@ -172,7 +172,7 @@ class Process:
         )
         self.web.post("/api/v1/write", receiver.handle)
         self._stops.append(receiver.stop)
-        self.health.ready["receiver"] = lambda: None if app.started else "the broker is not connected"
+        self.health.ready["receiver"] = lambda: None if app.is_up else "the broker is not connected"
 
     def _add_window(self) -> None:
         app = self._app("window")
@@ -202,7 +202,7 @@ class Process:
         self._watch(app)
         self._stops.append(worker.stop)
         self.admin.report("inference", worker.status)
-        self.health.ready["inference"] = lambda: None if app.started else "the engine is starting"
+        self.health.ready["inference"] = lambda: None if app.is_up else "the engine is starting"
 
     def _add_sink(self) -> None:
         app = self._app("sink")

@@ -55,6 +55,8 @@ class App(faust.App):
     config: BrokerConfig
     specs: dict[str, TopicSpec]
     ledgers: "list[Ledger]"
+    is_up: bool = False
+    """True from the end of its start, recovery included."""
 
     async def ensure_topics(self) -> None:
         """Make every declared topic exist, before anything reads or writes it.

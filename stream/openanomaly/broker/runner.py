@@ -35,6 +35,7 @@ class Runner:
     @staticmethod
     async def _start(app: App) -> None:
         await app.start()
+        app.is_up = True
         log.info("%s started", app.conf.id)
 
     async def wait(self, stop: asyncio.Event) -> None:
