@@ -139,7 +139,8 @@ def _phase_mean(y: F32, seen: Mask, season: Index, steps: Index, cycle: Index | 
         ok = (source >= 0) & np.take_along_axis(seen, at, axis=1)
         total += np.where(ok, np.take_along_axis(y, at, axis=1), 0)
         count += ok
-    return total / np.maximum(count, 1), count > 0
+    mean: F32 = np.divide(total, np.maximum(count, 1), dtype=np.float32)
+    return mean, count > 0
 
 
 def _worth_it(
@@ -193,7 +194,7 @@ def _means(c: F32, has: Mask) -> F32:
     """(K, B, T) means of the last `_MEANS` known steps up to each one."""
     out = np.empty((len(_MEANS), *c.shape), np.float32)
     total = np.cumsum(c, axis=1, dtype=np.float64)
-    count = np.cumsum(has, axis=1)
+    count = np.cumsum(has, axis=1, dtype=np.int64)
     for k, width in enumerate(_MEANS):
         t, n = total.copy(), count.copy()
         t[:, width:] -= total[:, :-width]

@@ -6,7 +6,7 @@ schema is proto/openanomaly/v1/frames.proto. A record that cannot be read raises
 topic, never a crash.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 from typing import Any, Protocol, TypeVar
 
@@ -177,6 +177,16 @@ class DueFrame:
     context: NDArray[np.float32]
     closed_ms: int
     useful_until_ms: int
+
+    def take(self, rows: NDArray[np.bool_]) -> "DueFrame":
+        """The same for some of the rows."""
+        return replace(
+            self,
+            row=self.row[rows],
+            generation=self.generation[rows],
+            origin=self.origin[rows],
+            context=self.context[rows],
+        )
 
     def encode(self) -> bytes:
         return pb.DueFrame(

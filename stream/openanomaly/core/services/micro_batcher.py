@@ -108,7 +108,8 @@ class MicroBatcher:
         request = Request.of(frame, len(self._options.levels), answered)
         engine = self._engines.get(frame.model)
         if engine is None or not rows:
-            self._observer.dropped("unknown_model", rows)
+            if rows:
+                self._observer.dropped("unknown_model", rows)
             answered(request)
             return
         key = Key(frame.model, frame.horizon, _length(frame.context.shape[1], engine.max_context))

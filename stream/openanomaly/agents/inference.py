@@ -1,0 +1,224 @@
+"""The inference role: contexts that are due in, forecasts out.
+
+One Faust agent reads `.due` and hands frames to the micro-batcher, which waits while too much is
+queued. Answered frames go to `.forecasts`, to the partition their series came from; a due record is
+released once its forecasts are confirmed, so a crash forecasts again and loses nothing. A frame
+whose forecast failed is released too: its series keep the one they have and are due again.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from openanomaly.adapters.statistical import StatisticalAdapter
+from openanomaly.broker.dead_letter import DeadLetters
+from openanomaly.broker.faust_app import App, Row, declare, publish
+from openanomaly.broker.ledger import Ledger
+from openanomaly.broker.topics import Topics
+from openanomaly.core.frames import DueFrame, ForecastFrame
+from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.core.scoring.levels import LEVELS
+from openanomaly.core.services.due_queue import Request
+from openanomaly.core.services.micro_batcher import BatchOptions, MicroBatcher
+from openanomaly.errors import ConfigError, MalformedFrameError, RetryableError
+from openanomaly.settings import InferenceSettings
+from openanomaly.telemetry import InferenceMetrics
+
+log = logging.getLogger(__name__)
+
+_LEVEL = np.array(LEVELS, np.float32)
+_ENGINES: Mapping[str, Callable[[], ModelEngine]] = {
+    "auto": StatisticalAdapter,
+    "statistical": StatisticalAdapter,
+}
+_UNSENT_FRAMES = 64
+_RETRY_S = 1.0
+_SLOW_BATCH_S = 600.0
+_FLUSH_S = 3.0
+
+
+def make_engines(pipelines: Sequence[Pipeline]) -> dict[str, ModelEngine]:
+    """The engine of each model that pipelines name; one instance for names of the same engine.
+
+    Raises:
+        ConfigError: a pipeline names a model that there is not.
+    """
+    made: dict[Callable[[], ModelEngine], ModelEngine] = {}
+    out: dict[str, ModelEngine] = {}
+    for i, pipeline in enumerate(pipelines):
+        make = _ENGINES.get(pipeline.model)
+        if make is None:
+            raise ConfigError(
+                f"pipelines.{i}.model = {pipeline.model!r} (pipeline {pipeline.name}): "
+                f"expected one of {', '.join(_ENGINES)}"
+            )
+        if make not in made:
+            made[make] = make()
+        out[pipeline.model] = made[make]
+    return out
+
+
+class InferenceWorker:
+    """Forecasts what windows ask for."""
+
+    def __init__(
+        self,
+        app: App,
+        settings: InferenceSettings,
+        engines: Mapping[str, ModelEngine],
+        topics: Topics,
+        metrics: InferenceMetrics,
+        dead_letters: DeadLetters,
+    ) -> None:
+        self.app = app
+        self._engines = engines
+        self._topics = topics
+        self._metrics = metrics
+        self._dead_letters = dead_letters
+        self._batcher = MicroBatcher(
+            engines,
+            BatchOptions(settings.max_batch, settings.max_wait_s, settings.queue_limit, LEVELS),
+            metrics,
+            clock_s=time.monotonic,
+            now_ms=_now_ms,
+        )
+        self._unsent: list[tuple[int, int, Request]] = []  # due partition, offset, and its answer
+        self._sending = 0
+        self._came = asyncio.Event()
+        self._left = asyncio.Event()
+        self._is_waiting = False
+        self._answered_s = time.monotonic()
+        due = declare(app, topics.due)
+        declare(app, topics.forecasts)
+        self._ledger = Ledger(app, topics.due.name)
+        app.agent(due, name="openanomaly.inference.due")(self._read)
+        app.task(self._batcher.run)
+        app.task(self._send)
+        metrics.waiting.set_function(lambda: self._batcher.waiting)
+
+    def is_held_up(self) -> bool:
+        """Whether reading waits for an engine that is at work: a slow model is no stall."""
+        return self._is_waiting and time.monotonic() - self._answered_s < _SLOW_BATCH_S
+
+    def status(self) -> dict[str, Any]:
+        return {
+            "models": {name: engine.name for name, engine in self._engines.items()},
+            "waiting_rows": self._batcher.waiting,
+            "unsent_frames": len(self._unsent) + self._sending,
+        }
+
+    async def stop(self) -> None:
+        """Send what is forecast. What is not is due again after the restart: records are not released."""
+        end_s = time.monotonic() + _FLUSH_S
+        while (self._unsent or self._sending) and (wait_s := end_s - time.monotonic()) > 0:
+            await _wait(self._left, wait_s)
+
+    # -- due frames in -------------------------------------------------------------------------
+
+    async def _read(self, stream: Any) -> None:
+        async for event in stream.noack().events():
+            # Never `take()` or a bare `async for value`: Faust acknowledges a record even when its
+            # agent raises. The ledger says what is finished.
+            if self._ledger.receive(event):
+                message = event.message
+                value, message.value = message.value or b"", None
+                await self._take(message.partition, message.offset, value)
+
+    async def _take(self, partition: int, offset: int, value: bytes) -> None:
+        try:
+            frame = self._decode(value)
+        except MalformedFrameError as exc:
+            self._metrics.rejected.inc()
+            await self._dead_letters.set_aside(
+                self._topics.due.name, partition, offset, None, value, str(exc), type(exc).__name__
+            )
+            self._ledger.done(partition, offset)
+            return
+        self._metrics.contexts.inc(len(frame.row))
+        self._is_waiting = True
+        while len(self._unsent) >= _UNSENT_FRAMES:
+            await _wait(self._left)
+        await self._batcher.submit(frame, lambda request: self._answered(partition, offset, request))
+        self._is_waiting = False
+
+    def _decode(self, value: bytes) -> DueFrame:
+        frame = DueFrame.decode(value)
+        if frame.partition >= self._topics.forecasts.partitions:
+            raise MalformedFrameError(
+                f"asks for forecasts in partition {frame.partition} of {self._topics.forecasts.partitions}"
+            )
+        return frame
+
+    # -- forecasts out -------------------------------------------------------------------------
+
+    def _answered(self, partition: int, offset: int, request: Request) -> None:
+        self._answered_s = time.monotonic()
+        if request.ok.any():
+            self._unsent.append((partition, offset, request))
+            self._came.set()
+        else:
+            self._ledger.done(partition, offset)
+
+    async def _send(self) -> None:
+        """Write all that is answered at once, then what was answered meanwhile."""
+        while True:
+            await _wait(self._came)
+            batch, self._unsent = self._unsent, []
+            self._sending = len(batch)
+            await self._publish([_record(request) for _, _, request in batch])
+            for partition, offset, _ in batch:
+                self._ledger.done(partition, offset)
+            self._sending = 0
+            self._left.set()
+
+    async def _publish(self, records: Sequence[Row]) -> None:
+        while True:
+            try:
+                await publish(self.app, self._topics.forecasts.name, records)
+                return
+            except RetryableError as exc:
+                # What was written of them is written again: windows take a forecast only once.
+                log.warning("%d forecast frames wait: %s", len(records), exc)
+                await asyncio.sleep(_RETRY_S)
+
+
+def create_inference(
+    app: App,
+    settings: InferenceSettings,
+    pipelines: Sequence[Pipeline],
+    topics: Topics,
+    metrics: InferenceMetrics,
+) -> InferenceWorker:
+    """The inference role of a process; its tasks run while `app` does.
+
+    Raises:
+        ConfigError: a pipeline names a model that there is not.
+    """
+    engines = make_engines(pipelines)
+    return InferenceWorker(app, settings, engines, topics, metrics, DeadLetters(app, topics))
+
+
+def _record(request: Request) -> Row:
+    """The forecast frame of the rows that have a forecast."""
+    frame, forecast = request.frame, request.forecast
+    if not request.ok.all():
+        frame, forecast = frame.take(request.ok), forecast[request.ok]
+    return frame.partition, None, ForecastFrame.pack(frame, _LEVEL, forecast).encode()
+
+
+async def _wait(event: asyncio.Event, timeout_s: float | None = None) -> None:
+    """Wait for the next `set` of an event, or one that has not been noticed."""
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return
+    event.clear()
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

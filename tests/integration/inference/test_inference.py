@@ -1,0 +1,187 @@
+"""The inference role on a broker: every due context has its forecast, however often it is stopped."""
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from integration.rooms import Bench, until
+from openanomaly.agents.inference import InferenceWorker, create_inference
+from openanomaly.broker.faust_app import App
+from openanomaly.core.frames import DueFrame, ForecastFrame
+from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.scoring.levels import LEVELS
+from openanomaly.errors import ConfigError
+from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
+from openanomaly.settings import InferenceSettings
+from openanomaly.telemetry import InferenceMetrics
+
+FAR_MS = 1 << 50
+HORIZON = 8
+
+
+def due(first: int, rows: int = 3, **changes: object) -> DueFrame:
+    """A frame for `rows` series; the context of row r is the constant r, so its forecast is r too."""
+    row = np.arange(first, first + rows, dtype=np.uint32)
+    fields: dict[str, object] = {
+        "partition": 1,
+        "block": 77,
+        "forecaster": 5,
+        "model": "auto",
+        "horizon": HORIZON,
+        "step_ms": 60_000,
+        "row": row,
+        "generation": row + 100,
+        "origin": row.astype(np.int64) + 1000,
+        "context": np.repeat(row.astype(np.float32)[:, None], 64, axis=1),
+        "closed_ms": 0,
+        "useful_until_ms": FAR_MS,
+    }
+    return DueFrame(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+class Room:
+    def __init__(self, bench: Bench, **settings: object) -> None:
+        self.app: App = bench.app("infer")
+        self.registry = CollectorRegistry()
+        self.worker: InferenceWorker = create_inference(
+            self.app,
+            InferenceSettings(**settings),  # type: ignore[arg-type]
+            [Pipeline(name="default")],
+            bench.topics,
+            InferenceMetrics(self.registry),
+        )
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(f"openanomaly_inference_{name}", labels) or 0.0
+
+
+async def forecasts(bench: Bench, partition: int = 1) -> dict[int, list[ForecastFrame]]:
+    """Forecast frames of a partition by the rows they are for."""
+    out: dict[int, list[ForecastFrame]] = {}
+    for value in (await bench.records(bench.topics.forecasts))[partition]:
+        frame = ForecastFrame.decode(value)
+        for row in frame.row.tolist():
+            out.setdefault(row, []).append(frame)
+    return out
+
+
+def test_every_context_has_a_forecast_in_the_partition_it_came_from(tmp_path: Path) -> None:
+    async def run() -> None:
+        bench = Bench(tmp_path)
+        room = Room(bench, max_batch=4, max_wait_s=0.01)
+        async with bench.running(room.app, stop=[room.worker.stop]):
+            frames = [due(3 * i) for i in range(10)]
+            await bench.write(bench.topics.due, [(i % 2, None, f.encode()) for i, f in enumerate(frames)])
+            await until(lambda: bench.committed(room.app, bench.topics.due) == [5, 5])
+            assert (await bench.records(bench.topics.forecasts))[0] == []
+            found = await forecasts(bench)
+        assert sorted(found) == list(range(30))
+        for row, (frame,) in found.items():
+            at = frame.row.tolist().index(row)
+            assert (frame.block, frame.forecaster) == (77, 5)
+            assert (frame.generation[at], frame.origin[at]) == (row + 100, row + 1000)
+            assert frame.level.tolist() == np.float32(LEVELS).tolist()
+            quantile = frame.quantile[at] * frame.scale[at] + frame.center[at]
+            assert quantile.shape == (len(LEVELS), HORIZON)
+            assert quantile == pytest.approx(row, abs=1e-3)
+
+    asyncio.run(run())
+
+
+def test_what_comes_in_is_forecast_or_dropped_by_reason(tmp_path: Path) -> None:
+    async def run() -> None:
+        bench = Bench(tmp_path)
+        room = Room(bench, max_wait_s=0.01)
+        async with bench.running(room.app, stop=[room.worker.stop]):
+            frames = [due(0), due(3, useful_until_ms=1), due(6, model="gone"), due(9, rows=0), due(12)]
+            await bench.write(bench.topics.due, [(0, None, f.encode()) for f in frames])
+            await until(
+                lambda: room.count("contexts_total") == 12 and not room.worker.status()["waiting_rows"]
+            )
+        assert room.count("forecasts_total") == 6
+        assert room.count("dropped_total", reason="stale") == 3
+        assert room.count("dropped_total", reason="unknown_model") == 3
+        assert bench.committed(room.app, bench.topics.due) == [5, 0]
+
+    asyncio.run(run())
+
+
+def test_a_record_that_cannot_be_used_is_set_aside_and_the_next_one_is_served(tmp_path: Path) -> None:
+    async def run() -> None:
+        bench = Bench(tmp_path)
+        room = Room(bench, max_wait_s=0.01)
+        bad = [b"not a frame", due(0, partition=2).encode()]
+        async with bench.running(room.app, stop=[room.worker.stop]):
+            await bench.write(bench.topics.due, [(0, None, value) for value in [*bad, due(3).encode()]])
+            await until(lambda: room.count("forecasts_total") == 3)
+            letters = [
+                pb.DeadLetter.FromString(value)
+                for value in (await bench.records(bench.topics.dead_letter))[0]
+            ]
+        assert [(x.topic, x.partition, x.offset, x.payload) for x in letters] == [
+            (bench.topics.due.name, 0, i, value) for i, value in enumerate(bad)
+        ]
+        assert "partition 2 of 2" in letters[1].detail
+        assert room.count("rejected_total") == 2
+        assert bench.committed(room.app, bench.topics.due) == [3, 0]
+
+    asyncio.run(run())
+
+
+def test_contexts_beyond_the_limit_wait_on_the_broker_and_are_all_forecast(tmp_path: Path) -> None:
+    async def run() -> None:
+        bench = Bench(tmp_path)
+        room = Room(bench, max_batch=4, max_wait_s=0.0, queue_limit=6)
+        most = 0
+        async with bench.running(room.app, stop=[room.worker.stop]):
+            await bench.write(bench.topics.due, [(0, None, due(3 * i).encode()) for i in range(100)])
+
+            def is_done() -> bool:
+                nonlocal most
+                most = max(most, room.worker.status()["waiting_rows"])
+                return room.count("forecasts_total") == 300
+
+            await until(is_done)
+            assert sorted(await forecasts(bench)) == list(range(300))
+        assert most <= 6
+
+    asyncio.run(run())
+
+
+def test_what_was_not_answered_before_a_stop_is_forecast_after_the_restart(tmp_path: Path) -> None:
+    async def run() -> None:
+        bench = Bench(tmp_path)
+        room = Room(bench, max_batch=4, max_wait_s=0.0)
+        async with bench.running(room.app):  # without a graceful stop of the room
+            await bench.write(bench.topics.due, [(i % 2, None, due(3 * i).encode()) for i in range(400)])
+            await until(lambda: room.count("forecasts_total") >= 40)
+        served = sum(bench.committed(room.app, bench.topics.due))
+        assert 0 < served < 400
+
+        bench = Bench(tmp_path)
+        room = Room(bench)
+        async with bench.running(room.app, stop=[room.worker.stop]):
+            await until(lambda: sum(bench.committed(room.app, bench.topics.due)) == 400)
+            found = await forecasts(bench)
+        assert sorted(found) == list(range(1200))
+
+    asyncio.run(run())
+
+
+def test_an_unknown_model_refuses_to_start_and_names_the_setting(tmp_path: Path) -> None:
+    async def run() -> None:
+        bench = Bench(tmp_path)
+        pipelines = [Pipeline(name="a"), Pipeline(name="b", model="chronos-9000")]
+        with pytest.raises(ConfigError, match=r"pipelines\.1\.model = 'chronos-9000'.*auto, statistical"):
+            create_inference(
+                bench.app("infer"),
+                InferenceSettings(),
+                pipelines,
+                bench.topics,
+                InferenceMetrics(CollectorRegistry()),
+            )
+
+    asyncio.run(run())
