@@ -100,7 +100,7 @@ class Whole2(Whole):
 
     __slots__ = ("kind", "refs")
 
-    def __init__(  # noqa: D107
+    def __init__(
         self,
         labels: Labels,
         timestamp_ms: list[int],

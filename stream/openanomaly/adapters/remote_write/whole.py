@@ -1,6 +1,6 @@
 """Time series read one by one: new ones, and those that do not fit the pattern of the hot path."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ def spread(
     timestamp_ms: NDArray[np.int64],
     value: NDArray[np.float64],
     slot: NDArray[np.int32],
-    whole: dict[int, Whole],
+    whole: Mapping[int, Whole],
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64], NDArray[np.float64]]:
     """Rows, timestamps and values of samples: one per series but for those that were read whole.
 

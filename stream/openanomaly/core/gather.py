@@ -1,0 +1,157 @@
+"""Batches of several requests -> frames, one or more per partition.
+
+A frame costs tens of microseconds however small it is, and each is a record on the broker. So the
+samples of all requests of a few milliseconds share frames, and each frame says whose samples it has.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import SampleFrame, SeriesColumn
+from openanomaly.core.intake import Batch
+from openanomaly.core.series import Ids
+
+SERIES_BYTES = 16 + 4 + 1
+SAMPLE_BYTES = 4 + 8 + 8
+FRAME_HEAD_BYTES = 256
+"""What a frame has besides its columns and labels, at most, with room for one sample and its series."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One frame, ready to publish. `batches` are the numbers of the batches it has samples of."""
+
+    partition: int
+    record: bytes
+    batches: frozenset[int]
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """S series, each once, and the N samples of all batches; samples are ordered by partition."""
+
+    ids: Ids
+    kind: NDArray[np.uint8]
+    blocks: list[bytes]
+    block_bytes: NDArray[np.int64]
+    row: NDArray[np.intp]
+    timestamp_ms: NDArray[np.int64]
+    value: NDArray[np.float64]
+    batch: NDArray[np.int64] | None
+    """(N,) of which batch; None if there is one only."""
+
+
+def cut(batches: Sequence[Batch], limit_bytes: int, received_ms: int, compress: bool = False) -> list[Cut]:
+    """Frames with the samples of `batches`; within a series in the order in which they came.
+
+    Args:
+        limit_bytes: no frame is larger, but for one with a single sample.
+        received_ms: wall clock.
+        compress: label columns are compressed.
+    """
+    gathered, partition = _gather(batches)
+    ends = np.flatnonzero(np.diff(partition, append=-1)) + 1
+    found = []
+    start = 0
+    for end in ends.tolist():
+        number = int(partition[start])
+        for at, to in _parts(gathered, start, end, limit_bytes):
+            record = _frame(gathered, at, to, received_ms).encode(compress)
+            found.append(Cut(number, record, _batches(gathered, at, to)))
+        start = end
+    return found
+
+
+def _gather(batches: Sequence[Batch]) -> tuple[_Gathered, NDArray[np.int64]]:
+    """All batches as one, and the partition of each sample."""
+    if len(batches) == 1:
+        [only] = batches
+        ids, kind, blocks, partition = only.ids, only.kind, only.blocks, only.partition
+        row, timestamp_ms, value = only.row.astype(np.intp), only.timestamp_ms, only.value
+        batch = None
+    else:
+        sizes = [len(b.blocks) for b in batches]
+        offset = np.cumsum(sizes) - sizes
+        ids = np.concatenate([b.ids for b in batches])
+        kind = np.concatenate([b.kind for b in batches])
+        blocks = [block for b in batches for block in b.blocks]
+        partition = np.concatenate([b.partition for b in batches])
+        row = np.concatenate([b.row + o for b, o in zip(batches, offset.tolist(), strict=True)]).astype(
+            np.intp
+        )
+        timestamp_ms = np.concatenate([b.timestamp_ms for b in batches])
+        value = np.concatenate([b.value for b in batches])
+        batch = np.repeat(np.arange(len(batches)), [len(b.row) for b in batches])
+    row = _once(ids, row)
+    of_sample = partition[row]
+    order = np.argsort(of_sample, kind="stable")
+    block_bytes = np.fromiter(map(len, blocks), np.int64, len(blocks))
+    gathered = _Gathered(
+        ids,
+        kind,
+        blocks,
+        block_bytes,
+        row[order],
+        timestamp_ms[order],
+        value[order],
+        None if batch is None else batch[order],
+    )
+    return gathered, of_sample[order].astype(np.int64)
+
+
+def _once(ids: Ids, row: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Rows such that the samples of one series all name the same one of its places."""
+    low = np.ascontiguousarray(ids[:, 0])
+    ordered = np.sort(low)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return row
+    # By both halves: 64 bits of two series may be alike, 128 are not.
+    order = np.lexsort((np.arange(len(low)), ids[:, 1], low))
+    by_id = ids[order]
+    is_first = np.ones(len(low), bool)
+    is_first[1:] = (by_id[1:] != by_id[:-1]).any(axis=1)
+    first = np.empty(len(low), np.intp)
+    first[order] = order[np.maximum.accumulate(np.where(is_first, np.arange(len(low)), 0))]
+    return first[row]
+
+
+def _parts(g: _Gathered, start: int, end: int, limit_bytes: int) -> list[tuple[int, int]]:
+    """Ranges of samples from `start` to `end` that each fit into a frame: halves until they do."""
+    if end - start == 1 or _size(g, start, end) <= limit_bytes:
+        return [(start, end)]
+    middle = (start + end) // 2
+    return _parts(g, start, middle, limit_bytes) + _parts(g, middle, end, limit_bytes)
+
+
+def _size(g: _Gathered, start: int, end: int) -> int:
+    row = g.row[start:end]
+    upper = int(g.block_bytes[row].sum()) + len(row) * (SERIES_BYTES + SAMPLE_BYTES) + FRAME_HEAD_BYTES
+    distinct = np.unique(row)
+    if len(distinct) == len(row):
+        return upper
+    series = int(g.block_bytes[distinct].sum()) + len(distinct) * SERIES_BYTES
+    return series + len(row) * SAMPLE_BYTES + FRAME_HEAD_BYTES
+
+
+def _frame(g: _Gathered, start: int, end: int, received_ms: int) -> SampleFrame:
+    row = g.row[start:end]
+    if (row[1:] > row[:-1]).all():
+        series, index = row, np.arange(len(row), dtype=np.uint32)
+    else:
+        series, inverse = np.unique(row, return_inverse=True)
+        index = inverse.astype(np.uint32)
+    offset = np.zeros(len(series) + 1, np.uint32)
+    np.cumsum(g.block_bytes[series], out=offset[1:])
+    blocks = g.blocks
+    labels = b"".join([blocks[i] for i in series.tolist()])
+    column = SeriesColumn(g.ids[series], offset, labels, g.kind[series])
+    return SampleFrame(column, index, g.timestamp_ms[start:end], g.value[start:end], received_ms)
+
+
+def _batches(g: _Gathered, start: int, end: int) -> frozenset[int]:
+    if g.batch is None:
+        return frozenset((0,))
+    return frozenset(np.unique(g.batch[start:end]).tolist())

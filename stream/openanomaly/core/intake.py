@@ -1,0 +1,153 @@
+"""Which samples of a decoded request go on: selected, of the accepted replica, not from the future."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.identity import NO_REPLICA, Identities, shown
+from openanomaly.core.replicas import Replicas
+from openanomaly.core.series import Ids, decode_labels
+
+_NAMED = 5
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one request publishes: S series of any partition and their N samples.
+
+    Attributes:
+        ids: (S, 2) uint64; a series may be there more than once.
+        partition: (S,) uint16.
+        kind: (S,) uint8, SeriesKind.
+        blocks: S canonical label blocks.
+        row: (N,) uint32, index into the series; ascending.
+        timestamp_ms, value: (N,) int64, float64; as sent.
+    """
+
+    ids: Ids
+    partition: NDArray[np.uint16]
+    kind: NDArray[np.uint8]
+    blocks: list[bytes]
+    row: NDArray[np.uint32]
+    timestamp_ms: NDArray[np.int64]
+    value: NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Taken:
+    """The batch of one request, what was left out of it, and what its sender must hear.
+
+    Attributes:
+        dropped: samples by reason: `unselected`, `replica`, `future`.
+        late: how far beyond the limit samples of the first few series were, with their labels.
+        late_series: of how many series.
+    """
+
+    batch: Batch
+    dropped: Counter[str] = field(default_factory=Counter)
+    late: list[str] = field(default_factory=list)
+    late_series: int = 0
+
+
+class Intake:
+    """Judges requests by what is known of their series. Not for two threads at once."""
+
+    def __init__(self, identities: Identities, max_future_ms: int, failover_ms: int) -> None:
+        self.identities = identities
+        self.replicas = Replicas(failover_ms)
+        self._max_future_ms = max_future_ms
+
+    def take(
+        self,
+        slot: NDArray[np.int32],
+        blocks: Sequence[bytes] | None,
+        row: NDArray[np.uint32],
+        timestamp_ms: NDArray[np.int64],
+        value: NDArray[np.float64],
+        now_ms: int,
+    ) -> Taken:
+        """What is published of S series and N samples.
+
+        Args:
+            slot: (S,) places in `identities`, -1 for a series that was refused and has no samples.
+            blocks: S label blocks as sent; None where only the table has them.
+            row: (N,) index into the series, ascending.
+            timestamp_ms, value: (N,).
+            now_ms: wall clock.
+        """
+        known = slot >= 0
+        entries = self.identities.touch(np.maximum(slot, 0) if not known.all() else slot, now_ms // 1000)
+        dropped: Counter[str] = Counter()
+        selected = known & (entries["selected"] != 0)
+        keep = selected & self._accepted(entries["replica"], selected, now_ms)
+        if not keep.all():
+            per_series = np.bincount(row, minlength=len(slot))
+            dropped["unselected"] = int(per_series[known & ~selected].sum())
+            dropped["replica"] = int(per_series[selected & ~keep].sum())
+            place = np.cumsum(keep) - 1
+            stays = keep[row]
+            row = place[row[stays]].astype(np.uint32)
+            timestamp_ms, value = timestamp_ms[stays], value[stays]
+            slot, entries = slot[keep], entries[keep]
+            blocks = None if blocks is None else list(compress(blocks, keep.tolist()))
+        batch = Batch(
+            entries["id"],
+            entries["partition"],
+            self.identities.families.kind(entries["family"]),
+            self._canonical(slot, entries["own_block"], blocks),
+            row,
+            timestamp_ms,
+            value,
+        )
+        taken = Taken(batch, +dropped)
+        self._drop_future(taken, now_ms)
+        return taken
+
+    def _accepted(
+        self, replica: NDArray[np.int32], selected: NDArray[np.bool_], now_ms: int
+    ) -> NDArray[np.bool_]:
+        """(S,) whether the series come from replicas that are listened to."""
+        tagged = selected & (replica != NO_REPLICA)
+        accepted = np.ones(len(replica), bool)
+        if tagged.any():
+            for number in np.unique(replica[tagged]).tolist():
+                who = self.identities.replicas[number]
+                if not self.replicas.accept(who.cluster, who.replica, now_ms):
+                    accepted[replica == number] = False
+        return accepted
+
+    def _canonical(
+        self, slot: NDArray[np.int32], own: NDArray[np.uint8], blocks: Sequence[bytes] | None
+    ) -> list[bytes]:
+        """S canonical label blocks: the sender's bytes where they are that already."""
+        held = self.identities.blocks
+        if blocks is None:
+            return [held[i] or b"" for i in slot.tolist()]
+        out = list(blocks)
+        for i in np.flatnonzero(own).tolist():
+            out[i] = held[slot[i]] or b""
+        return out
+
+    def _drop_future(self, taken: Taken, now_ms: int) -> None:
+        batch = taken.batch
+        latest_ms = now_ms + self._max_future_ms
+        future = batch.timestamp_ms > latest_ms
+        if not future.any():
+            return
+        taken.dropped["future"] = int(future.sum())
+        series, first = np.unique(batch.row[future], return_index=True)
+        taken.late_series = len(series)
+        times = batch.timestamp_ms[future]
+        for i, at in zip(series[:_NAMED].tolist(), first[:_NAMED].tolist(), strict=True):
+            taken.late.append(
+                f"{shown(decode_labels(batch.blocks[i]))}: timestamp {times[at]} ms is "
+                f"{(int(times[at]) - now_ms) / 1000:.0f} s ahead of the clock, limit "
+                f"{self._max_future_ms / 1000:g}; raise receiver.max_future_s"
+            )
+        stays = ~future
+        batch.row, batch.value = batch.row[stays], batch.value[stays]
+        batch.timestamp_ms = batch.timestamp_ms[stays]
