@@ -199,7 +199,7 @@ class Process:
         worker = create_inference(
             app, self.settings.inference, self.settings.pipelines, self.topics, self.telemetry.inference
         )
-        self._watch(app)
+        self._watch(app, worker.is_held_up)
         self._stops.append(worker.stop)
         self.admin.report("inference", worker.status)
         self.health.ready["inference"] = lambda: None if app.is_up else "the engine is starting"
