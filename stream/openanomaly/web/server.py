@@ -59,7 +59,14 @@ class WebServer:
         """
         host, _, port = self._settings.listen.rpartition(":")
         context = tls_context(self._settings.tls)
-        self._runner = web.AppRunner(self.app, access_log=None, handle_signals=False, shutdown_timeout=5.0)
+        self._runner = web.AppRunner(
+            self.app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=5.0,
+            # The receiver names what it does not speak (415); aiohttp answers 400 to some encodings.
+            auto_decompress=False,
+        )
         await self._runner.setup()
         site = web.TCPSite(
             self._runner, host.strip("[]") or None, int(port), ssl_context=context, reuse_address=True
