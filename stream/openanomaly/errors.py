@@ -62,6 +62,10 @@ class BusUnavailableError(RetryableError):
 class SinkUnavailableError(RetryableError):
     """The target of the scores does not take them now."""
 
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
 
 class BrokerError(OpenAnomalyError):
     """The broker cannot work until a person acts."""

@@ -46,7 +46,7 @@ class ScoreFlag(IntFlag):
     NO_FORECAST = 16
     """Judged by the value channels only."""
     SILENT = 32
-    """Not a score for the target: only for the status page, or a marker."""
+    """Not a score for the target: only for the status page, or, with END, a staleness marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +336,22 @@ class ScoreFrame:
     reason: NDArray[np.uint8]
     flags: NDArray[np.uint8]
     closed_ms: int
+
+    def take(self, rows: NDArray[np.int64]) -> "ScoreFrame":
+        """The same for some of the steps, with the labels of their series alone."""
+        used, row = np.unique(self.row[rows], return_inverse=True)
+        blocks = [self.series.block(i) for i in used.tolist()]
+        return replace(
+            self,
+            series=SeriesColumn.of(blocks, self.series.kind[used]),
+            row=row.astype(np.uint32),
+            timestamp_ms=self.timestamp_ms[rows],
+            score=self.score[rows],
+            value=self.value[rows],
+            expected=self.expected[rows],
+            reason=self.reason[rows],
+            flags=self.flags[rows],
+        )
 
     def encode(self, compress: bool = False) -> bytes:
         return pb.ScoreFrame(

@@ -38,7 +38,8 @@ def stagger_of(ids: Ids, every: int) -> NDArray[np.int64]:
     return (ids[:, 1] % np.uint64(every)).astype(np.int64)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A length as protobuf writes it."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -52,8 +53,8 @@ def encode_labels(labels: Sequence[tuple[str, str]]) -> bytes:
     out = []
     for name, value in labels:
         n, v = name.encode(), value.encode()
-        body = b"\x0a" + _varint(len(n)) + n + b"\x12" + _varint(len(v)) + v
-        out.append(b"\x0a" + _varint(len(body)) + body)
+        body = b"\x0a" + varint(len(n)) + n + b"\x12" + varint(len(v)) + v
+        out.append(b"\x0a" + varint(len(body)) + body)
     return b"".join(out)
 
 

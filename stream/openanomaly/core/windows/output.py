@@ -65,7 +65,7 @@ def score_frames(block: Block, closings: list[Closing], emit: Emit, now_ms: int)
             at = np.flatnonzero(send)
             for part in _pages(s.rows, at):
                 block.counts["emitted"] += part.size
-                yield _frame(block, s, part, now_ms)
+                yield _frame(block, s, part, emit, now_ms)
 
 
 def _pages(rows: Rows, at: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -86,8 +86,11 @@ def _pages(rows: Rows, at: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
             yield left[i : i + _SCORE_ROWS]
 
 
-def _frame(block: Block, s: Scored, at: NDArray[np.int64], now_ms: int) -> ScoreFrame:
+def _frame(block: Block, s: Scored, at: NDArray[np.int64], emit: Emit, now_ms: int) -> ScoreFrame:
     j = s.judged
+    flags = j.flags[at]
+    if emit == "episodes":  # nothing follows the end of an episode: a marker stands there
+        flags[flags & ScoreFlag.END != 0] |= ScoreFlag.SILENT
     series, row = block.catalogue.series(s.rows[at])
     return ScoreFrame(
         pipeline=s.pipeline.name,
@@ -99,6 +102,6 @@ def _frame(block: Block, s: Scored, at: NDArray[np.int64], now_ms: int) -> Score
         value=s.value[at],
         expected=np.stack([s.median[at], j.lower[at], j.upper[at]], axis=1),
         reason=j.reason[at],
-        flags=j.flags[at],
+        flags=flags,
         closed_ms=now_ms,
     )

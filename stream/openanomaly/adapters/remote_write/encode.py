@@ -1,0 +1,206 @@
+"""Score frames -> remote-write 1.0 requests.
+
+A time series of our output has the labels of the series it judges, but for `__name__`, which says
+what the number is, and `for`, which holds the original name. Its labels never change, so their
+bytes are made once and kept; the rest of a time series is one sample of a fixed size.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cramjam
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import STALE, ScoreFlag, ScoreFrame, SeriesColumn
+from openanomaly.core.series import decode_labels, varint
+
+HEADERS = {
+    "Content-Type": "application/x-protobuf",
+    "Content-Encoding": "snappy",
+    "X-Prometheus-Remote-Write-Version": "0.1.0",
+}
+_KNOWN = 500_000
+_ROW = np.dtype([("head", "u1", 3), ("value", "<f8"), ("tag", "u1"), ("time", "u1", 6)])
+_SIZE = _ROW.itemsize
+_TIME_END = 1 << 42
+_SCORE_DIGITS = 6
+_MARKER = ScoreFlag.SILENT | ScoreFlag.END
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Time series ready to be sent, in their order; one sample each.
+
+    Attributes:
+        parts: two pieces of bytes for each of K time series.
+        row: (K,) which row of the frame each is of; ascending for each kind of output.
+        skipped: rows of the frame that are not for the target, by reason.
+    """
+
+    parts: list[bytes]
+    row: NDArray[np.int64]
+    skipped: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+class ScoreEncoder:
+    """Encodes frames, and remembers the labels of series that it has seen."""
+
+    def __init__(
+        self,
+        series: Sequence[str] = ("anomaly_score",),
+        external_labels: Mapping[str, str] | None = None,
+        pipeline_labels: Mapping[str, Mapping[str, str]] | None = None,
+        known: int = _KNOWN,
+    ) -> None:
+        """`series` names the outputs; `known` is how many series of a pipeline are remembered."""
+        self._outputs = tuple(series)
+        self._external = dict(external_labels or {})
+        self._pipeline_labels = pipeline_labels or {}
+        self._known = known
+        self._pipelines: dict[str, _Heads] = {}
+
+    def encode(self, frame: ScoreFrame) -> Encoded:
+        """The time series of a frame.
+
+        A step that ended an episode, where nothing but episodes is written, becomes a staleness
+        marker. A value that is unknown, such as the band of a series without forecast, is left out.
+
+        Raises:
+            MalformedRequestError: labels of the frame cannot be read.
+        """
+        silent = frame.flags & ScoreFlag.SILENT != 0
+        marker = frame.flags & _MARKER == _MARKER
+        is_time = (frame.timestamp_ms >= 0) & (frame.timestamp_ms < _TIME_END)
+        sent = np.flatnonzero((~silent | marker) & is_time)
+        skipped = {"silent": int((silent & ~marker).sum())}
+        skipped["timestamp"] = len(silent) - sent.size - skipped["silent"]
+        heads = self._heads(frame.pipeline).of(frame.series, frame.row[sent])
+        parts: list[bytes] = []
+        rows = []
+        for output, head in zip(self._outputs, heads, strict=True):
+            value, at = _values(frame, output)[sent], sent
+            value[marker[sent]] = STALE
+            known = marker[sent] | ~np.isnan(value)
+            if not known.all():
+                at, value = sent[known], value[known]
+                head = [head[i] for i in np.flatnonzero(known).tolist()]
+            tails = _tails(frame.timestamp_ms[at], value)
+            pieces = [b""] * (2 * at.size)
+            pieces[0::2] = head
+            pieces[1::2] = [tails[i : i + _SIZE] for i in range(0, len(tails), _SIZE)]
+            parts += pieces
+            rows.append(at)
+        return Encoded(parts, np.concatenate(rows), {k: n for k, n in skipped.items() if n})
+
+    def _heads(self, pipeline: str) -> "_Heads":
+        heads = self._pipelines.get(pipeline)
+        if heads is None:
+            labels = {**self._external, **self._pipeline_labels.get(pipeline, {}), "pipeline": pipeline}
+            heads = self._pipelines[pipeline] = _Heads(self._outputs, labels, self._known)
+        return heads
+
+
+class _Heads:
+    """What comes before the sample of a time series: for each series of a pipeline and each output."""
+
+    def __init__(self, outputs: Sequence[str], labels: Mapping[str, str], limit: int) -> None:
+        self._names = [_label(b"__name__", output.encode()) for output in outputs]
+        self._labels = {n.encode(): _label(n.encode(), v.encode()) for n, v in labels.items() if v}
+        self._limit = limit
+        self._known: list[dict[bytes, bytes]] = [{} for _ in outputs]  # by id
+
+    def of(self, series: SeriesColumn, row: NDArray[np.uint32]) -> list[list[bytes]]:
+        """For each output the bytes of every row."""
+        ids = series.ids[row].tobytes()
+        keys = [ids[i : i + 16] for i in range(0, len(ids), 16)]
+        known = self._known[0]
+        if not all(map(known.__contains__, keys)):
+            # All are forgotten at once: series that have gone would never be looked up again.
+            if len(known) + len(keys) > self._limit:
+                for heads in self._known:
+                    heads.clear()
+            for key, r in zip(keys, row.tolist(), strict=True):
+                if key not in known:
+                    for heads, head in zip(self._known, self._make(series.block(r)), strict=True):
+                        heads[key] = head
+        return [list(map(heads.__getitem__, keys)) for heads in self._known]
+
+    def _make(self, block: bytes) -> list[bytes]:
+        own = _split(block)
+        name, _ = own.pop(b"__name__", (b"", b""))
+        for taken in (b"for", b"pipeline"):
+            if taken in own:  # the series has a label of the name of one of ours: as a scrape does it
+                value, _ = own.pop(taken)
+                while taken in own:
+                    taken = b"exported_" + taken
+                own[taken] = value, _label(taken, value)
+        labels = self._labels | {key: label for key, (_, label) in own.items()}
+        if name:
+            labels[b"for"] = _label(b"for", name)
+        out = []
+        for label in self._names:
+            labels[b"__name__"] = label
+            whole = b"".join([label for _, label in sorted(labels.items())])
+            out.append(b"\x0a" + varint(len(whole) + _SIZE) + whole)
+        return out
+
+
+def _label(name: bytes, value: bytes) -> bytes:
+    body = b"\x0a" + varint(len(name)) + name + b"\x12" + varint(len(value)) + value
+    return b"\x0a" + varint(len(body)) + body
+
+
+def _split(block: bytes) -> dict[bytes, tuple[bytes, bytes]]:
+    """By name the value and the whole bytes of each label of a block.
+
+    Raises:
+        MalformedRequestError: the bytes are not a label block.
+    """
+    out = {}
+    at = 0
+    try:
+        while at < len(block):
+            stop, middle = at + 2 + block[at + 1], at + 4 + block[at + 3]
+            is_usual = block[at] == block[at + 2] == 0x0A and block[middle] == 0x12
+            if not is_usual or middle + 2 + block[middle + 1] != stop or stop - at > 0x7F:
+                break  # lengths of more than one byte, or not a label
+            out[block[at + 4 : middle]] = block[middle + 2 : stop], block[at:stop]
+            at = stop
+        if at == len(block):
+            return out
+    except IndexError:
+        pass
+    labels = [(name.encode(), value.encode()) for name, value in decode_labels(block)]
+    return {name: (value, _label(name, value)) for name, value in labels}
+
+
+def _values(frame: ScoreFrame, output: str) -> NDArray[np.float64]:
+    if output == "anomaly_score":
+        # float32 has about 7 digits; what it shows beyond is noise that a store cannot compress.
+        return frame.score.astype(np.float64).round(_SCORE_DIGITS)
+    if output == "y":
+        return frame.value
+    expected: NDArray[np.float64] = frame.expected[:, ("yhat", "yhat_lower", "yhat_upper").index(output)]
+    return expected
+
+
+def _tails(timestamp_ms: NDArray[np.int64], value: NDArray[np.float64]) -> bytes:
+    """The samples: 18 bytes each, the timestamp a varint of six bytes."""
+    out = np.empty(len(value), _ROW)
+    out["head"] = (0x12, _SIZE - 2, 0x09)
+    out["value"] = value
+    out["tag"] = 0x10
+    time = out["time"]
+    for i in range(6):
+        time[:, i] = (timestamp_ms >> (7 * i)) & 0x7F
+    time[:, :5] |= 0x80
+    return out.tobytes()
+
+
+def pack(parts: Sequence[bytes]) -> bytes:
+    """The body of a request with these time series."""
+    return bytes(cramjam.snappy.compress_raw(b"".join(parts)))
