@@ -207,7 +207,12 @@ class Process:
     def _add_sink(self) -> None:
         app = self._app("sink")
         worker = create_sink(
-            app, self.settings.sink, self.topics, self.telemetry.sink, DeadLetters(app, self.topics)
+            app,
+            self.settings.sink,
+            self.topics,
+            self.telemetry.sink,
+            DeadLetters(app, self.topics),
+            self.settings.pipelines,
         )
         # While the target is down nothing can be read on, and a restart would not help.
         self._watch(app, lambda: not worker.is_up)
