@@ -135,9 +135,10 @@ class _Heads:
         for taken in (b"for", b"pipeline"):
             if taken in own:  # the series has a label of the name of one of ours: as a scrape does it
                 value, _ = own.pop(taken)
-                while taken in own:
-                    taken = b"exported_" + taken
-                own[taken] = value, _label(taken, value)
+                free = b"exported_" + taken
+                while free in own:
+                    free = b"exported_" + free
+                own[free] = value, _label(free, value)
         labels = self._labels | {key: label for key, (_, label) in own.items()}
         if name:
             labels[b"for"] = _label(b"for", name)
