@@ -65,10 +65,3 @@ class Bench:
     @property
     def _broker(self) -> Any:
         return self.client.producer_transport.broker
-
-
-async def until(is_true: Callable[[], Any], timeout_s: float = 20.0) -> None:
-    """Returns as soon as `is_true()`."""
-    async with asyncio.timeout(timeout_s):
-        while not is_true():  # noqa: ASYNC110 (nothing tells)
-            await asyncio.sleep(0.01)

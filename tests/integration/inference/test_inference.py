@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from integration.rooms import Bench, until
+from integration.rooms import Bench
 from openanomaly.agents.inference import InferenceWorker, create_inference
 from openanomaly.broker.faust_app import App
 from openanomaly.core.frames import DueFrame, ForecastFrame
@@ -17,6 +17,7 @@ from openanomaly.errors import ConfigError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 from openanomaly.settings import InferenceSettings
 from openanomaly.telemetry import InferenceMetrics
+from waiting import until
 
 FAR_MS = 1 << 50
 HORIZON = 8

@@ -1,6 +1,7 @@
 """Sends remote-write requests to one target until it has taken them or refused them for good."""
 
 import asyncio
+import base64
 import email.utils
 import logging
 import os
@@ -83,6 +84,10 @@ class RemoteWriteClient:
             )
         if self._username and self._password is None and target.password_file is None:
             raise ConfigError(f"sink.username={self._username} needs sink.password or sink.password_file")
+        if ":" in (self._username or ""):
+            raise ConfigError(
+                f"sink.username={self._username!r} has a colon, which basic auth does not allow"
+            )
         if target.key_file and not target.cert_file:
             raise ConfigError(f"sink.key_file={target.key_file} needs sink.cert_file")
         for name, value in target.headers.items():
@@ -106,7 +111,8 @@ class RemoteWriteClient:
                 await self._post(body)
             except SinkUnavailableError as exc:
                 self._went_down(str(exc))
-                await asyncio.sleep(self._backoff_s(failures, exc.retry_after_s))
+                low_s, high_s = self._target.backoff_min_s, self._target.backoff_max_s
+                await asyncio.sleep(backoff_s(failures, low_s, high_s, exc.retry_after_s))
                 failures += 1
             except RejectedError:
                 self._came_up()
@@ -118,12 +124,6 @@ class RemoteWriteClient:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
-
-    def _backoff_s(self, failures: int, retry_after_s: float) -> float:
-        """Seconds to the next try: random, so that many senders do not come back together."""
-        low, high = self._target.backoff_min_s, self._target.backoff_max_s
-        backoff_s = random.uniform(low, min(high, low * 2.0 ** min(failures + 1, 60)))
-        return max(backoff_s, min(retry_after_s, _RETRY_AFTER_LIMIT_S))
 
     def _went_down(self, error: str) -> None:
         now_s = time.monotonic()
@@ -165,7 +165,7 @@ class RemoteWriteClient:
             return RequestTooLargeError(text) if answer.status == 413 else RejectedError(text)
         if answer.status in (401, 403):
             text += " (sink.bearer_token, sink.username and sink.password; read again from their files)"
-        return SinkUnavailableError(text, _retry_after_s(answer.headers.get("Retry-After")))
+        return SinkUnavailableError(text, retry_after_s(answer.headers.get("Retry-After")))
 
     def _authorization(self) -> dict[str, str]:
         target = self._target
@@ -174,7 +174,8 @@ class RemoteWriteClient:
             return {"Authorization": f"Bearer {token}"}
         if self._username:
             password = _secret(self._password, target.password_file, "sink.password_file")
-            return {"Authorization": aiohttp.BasicAuth(self._username, password or "", "utf-8").encode()}
+            pair = base64.b64encode(f"{self._username}:{password}".encode()).decode()
+            return {"Authorization": f"Basic {pair}"}
         return {}
 
     def _tls(self) -> ssl.SSLContext | bool:
@@ -197,6 +198,15 @@ class RemoteWriteClient:
         return self._context
 
 
+def backoff_s(failures: int, low_s: float, high_s: float, retry_after_s: float = 0.0) -> float:
+    """Seconds to the next try: random, so that many senders do not come back together.
+
+    What the target asks for is granted, up to five minutes.
+    """
+    own_s = random.uniform(low_s, min(high_s, low_s * 2.0 ** min(failures + 1, 60)))
+    return max(own_s, min(retry_after_s, _RETRY_AFTER_LIMIT_S))
+
+
 def _secret(value: str | None, file: str | None, setting: str) -> str | None:
     """A secret of the settings, or the one that its file holds now."""
     if file is None:
@@ -211,7 +221,7 @@ def _secret(value: str | None, file: str | None, setting: str) -> str | None:
     return secret
 
 
-def _retry_after_s(value: str | None) -> float:
+def retry_after_s(value: str | None) -> float:
     """Seconds that a Retry-After header asks for, as a number or as a date; 0 for none."""
     if value is None:
         return 0.0
