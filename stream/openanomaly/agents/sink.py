@@ -97,6 +97,7 @@ class SinkWorker:
     async def stop(self) -> None:
         """Write what waits, unless the target is away: its records are not released and come again."""
         self._is_stopping = True
+        self._came.set()
         end_s = time.monotonic() + _FLUSH_S
         while (self._waiting or self._writing) and self.is_up and time.monotonic() < end_s:
             await _wait(self._left, 0.1)
@@ -154,7 +155,9 @@ class SinkWorker:
             await _wait(self._came)
         end_s = time.monotonic() + self._settings.batch_wait_s
         size = self._settings.batch_samples
-        while self._waiting_samples < size and (wait_s := end_s - time.monotonic()) > 0:
+        while self._waiting_samples < size and not self._is_stopping:
+            if (wait_s := end_s - time.monotonic()) <= 0:
+                break
             await _wait(self._came, wait_s)
         batch = [self._waiting.popleft()]
         samples = len(batch[0].encoded)

@@ -30,6 +30,7 @@ class Delivery:
         self.batch_samples = batch_samples
         """Time series of one request; less than what was asked where the target finds that too large."""
         self._send = send
+        self._asked = batch_samples
 
     async def deliver(self, parts: Sequence[bytes]) -> list[Refusal]:
         """Send everything that can be sent; what is refused for good, in its order.
@@ -51,6 +52,8 @@ class Delivery:
                 is_too_large = isinstance(exc, RequestTooLargeError)
                 if stop - start == 1 or (splits == 0 and not is_too_large):
                     refused.append(Refusal(start, stop, str(exc)))
+                    if is_too_large:
+                        self.batch_samples = self._asked  # it was this one, not how many there were
                     continue
                 if is_too_large:
                     self.batch_samples = min(self.batch_samples, stop - middle)
