@@ -1,0 +1,180 @@
+"""What every ModelEngine must do. A new adapter joins ENGINES and passes, or is not one."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from openanomaly.adapters.statistical import StatisticalAdapter
+from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.core.scoring.levels import LEVELS
+
+ENGINES: dict[str, Callable[[], ModelEngine]] = {"statistical": StatisticalAdapter}
+F32 = NDArray[np.float32]
+T, H = 128, 24
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> ModelEngine:
+    return ENGINES[request.param]()
+
+
+def wave(rows: int = 6, steps: int = T, seed: int = 1) -> F32:
+    """Contexts with a season of 24 steps and noise, each at a level of its own."""
+    rng = np.random.default_rng(seed)
+    phase = np.linspace(0, 6, rows)[:, None]
+    noise = rng.normal(0, 0.1, (rows, steps))
+    return (10 * phase + np.sin(2 * np.pi * np.arange(steps) / 24 + phase) + noise).astype(np.float32)
+
+
+def spread(context: F32) -> NDArray[np.float64]:
+    """(B, 1, 1) the range of each row, never 0."""
+    lowest, highest = np.nanmin(context, axis=1), np.nanmax(context, axis=1)
+    size = (highest.astype(np.float64) - lowest).reshape(-1, 1, 1)
+    return np.where(size > 0, size, 1.0)
+
+
+def same(a: F32, b: F32, context: F32, share: float = 1e-4) -> bool:
+    """Equal up to rounding: within a small share of the range of the context."""
+    return bool((np.abs(a.astype(np.float64) - b) <= share * spread(context)).all())
+
+
+def test_an_engine_says_what_it_is(engine: ModelEngine) -> None:
+    assert engine.name
+    assert engine.max_context >= 64
+    assert isinstance(engine.fixed_shapes, bool)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 300])
+@pytest.mark.parametrize("steps", [1, 2, 7, 64, 513])
+@pytest.mark.parametrize("horizon", [1, 5, 64])
+def test_a_forecast_has_a_value_for_every_row_step_and_level(
+    engine: ModelEngine, rows: int, steps: int, horizon: int
+) -> None:
+    found = engine.predict(wave(rows, steps), horizon, LEVELS)
+    assert found.shape == (rows, horizon, len(LEVELS))
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("levels", [(0.5,), (0.01, 0.99), tuple(np.arange(1, 20) / 20)])
+def test_any_levels_may_be_asked_for(engine: ModelEngine, levels: tuple[float, ...]) -> None:
+    found = engine.predict(wave(), H, levels)
+    assert found.shape == (6, H, len(levels))
+    assert (np.diff(found, axis=2) >= 0).all()
+
+
+def test_a_level_does_not_depend_on_the_others(engine: ModelEngine) -> None:
+    alone = engine.predict(wave(), H, (0.5,))
+    among = engine.predict(wave(), H, LEVELS)[:, :, 2:3]
+    assert same(alone, among, wave())
+
+
+values = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False, width=32),
+    st.sampled_from([np.nan, np.nan, 0.0, 1.0, 1.0, -1.0, 3e38, 1e-40]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    data=st.lists(values, min_size=64, max_size=64),
+    missing=st.integers(0, 64),
+    horizon=st.integers(1, 80),
+)
+def test_whatever_was_seen_a_forecast_is_finite_and_its_levels_ascend(
+    engine: ModelEngine, data: list[float], missing: int, horizon: int
+) -> None:
+    context = np.array([data], np.float32)
+    context[0, :missing] = np.nan
+    found = engine.predict(context, horizon, LEVELS)
+    assert np.isfinite(found).all()
+    assert (np.diff(found, axis=2) >= 0).all()
+
+
+def test_rows_do_not_know_of_each_other(engine: ModelEngine) -> None:
+    context = wave(9)
+    context[2] = np.nan
+    context[4, 60] = 3e38
+    context[6] = 7.0
+    together = engine.predict(context, H, LEVELS)
+    mixed = engine.predict(context[::-1].copy(), H, LEVELS)[::-1]
+    for i in range(9):
+        alone = engine.predict(context[i : i + 1], H, LEVELS)[0]
+        scale = np.nanmax(np.abs(context[i])) if np.isfinite(context[i]).any() else 1.0
+        assert (np.abs(together[i] - alone.astype(np.float64)) <= 1e-4 * scale).all(), i
+        assert (np.abs(together[i] - mixed[i].astype(np.float64)) <= 1e-4 * scale).all(), i
+
+
+def test_the_same_question_has_the_same_answer(engine: ModelEngine) -> None:
+    first = engine.predict(wave(), H, LEVELS)
+    engine.predict(wave(3, 99, seed=5), 7, (0.5,))
+    assert (engine.predict(wave(), H, LEVELS) == first).all()
+
+
+def test_a_context_is_only_read_whatever_its_layout(engine: ModelEngine) -> None:
+    context = wave()
+    expected = engine.predict(context.copy(), H, LEVELS)
+    read_only = np.frombuffer(context.tobytes(), np.float32).reshape(context.shape)
+    wide = np.full((6, 2 * T), np.nan, np.float32)
+    wide[:, ::2] = context
+    for given_context in (read_only, np.asfortranarray(context), wide[:, ::2]):
+        before = given_context.copy()
+        assert same(engine.predict(given_context, H, LEVELS), expected, context)
+        assert (given_context == before).all()
+
+
+@pytest.mark.parametrize("more", [1, 64, 200])
+def test_missing_steps_before_the_first_known_one_change_nothing(engine: ModelEngine, more: int) -> None:
+    context = wave()
+    padded = np.concatenate([np.full((6, more), np.nan, np.float32), context], axis=1)
+    assert same(engine.predict(padded, H, LEVELS), engine.predict(context, H, LEVELS), context)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e-30, 1e9, 1e30])
+def test_a_constant_stays_what_it_is(engine: ModelEngine, value: float) -> None:
+    context = np.full((2, T), value, np.float32)
+    context[1, 10:90] = np.nan
+    found = engine.predict(context, H, LEVELS).astype(np.float64)
+    assert np.abs(found - value).max() <= 1e-3 * abs(value)
+
+
+@pytest.mark.parametrize("scale", [2.0**-60, 2.0**-10, 2.0**10, 2.0**60])
+def test_units_do_not_matter(engine: ModelEngine, scale: float) -> None:
+    context = wave()
+    scaled = engine.predict((context * scale).astype(np.float32), H, LEVELS) / scale
+    assert same(scaled.astype(np.float32), engine.predict(context, H, LEVELS), context, share=1e-2)
+
+
+def test_a_series_without_a_single_value_has_some_forecast(engine: ModelEngine) -> None:
+    found = engine.predict(np.full((3, T), np.nan, np.float32), H, LEVELS)
+    assert np.isfinite(found).all()
+
+
+def test_missing_steps_do_not_move_a_forecast_far(engine: ModelEngine) -> None:
+    context = wave()
+    holes = context.copy()
+    holes[:, np.random.default_rng(3).random(T) < 0.2] = np.nan
+    near = engine.predict(holes, H, (0.5,)) - engine.predict(context, H, (0.5,))
+    assert (np.abs(near) / spread(context)).mean() < 0.1
+
+
+def test_a_season_is_followed(engine: ModelEngine) -> None:
+    """The median is nearer to what comes than the last value is, by half at least."""
+    whole = wave(steps=8 * 24 + H)
+    context, future = whole[:, :-H], whole[:, -H:]
+    median = engine.predict(context, H, (0.5,))[:, :, 0]
+    assert np.abs(median - future).mean() < 0.5 * np.abs(context[:, -1:] - future).mean()
+
+
+def test_bands_hold_what_they_promise_of_noise(engine: ModelEngine) -> None:
+    """Of 90 % between the outer levels at least 75 % are held, and not everything: 200 series."""
+    whole = np.random.default_rng(11).normal(5, 1, (200, 256 + H)).astype(np.float32)
+    found = engine.predict(whole[:, :-H], H, LEVELS)
+    future = whole[:, -H:]
+    inside = (future >= found[:, :, 0]) & (future <= found[:, :, -1])
+    assert 0.75 < inside.mean() < 0.98
+    assert 0.4 < (future <= found[:, :, 2]).mean() < 0.6
