@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dues import HORIZON, due_frame
 from integration.rooms import Bench
 from openanomaly.agents.inference import InferenceWorker, create_inference
 from openanomaly.broker.faust_app import App
-from openanomaly.core.frames import DueFrame, ForecastFrame
+from openanomaly.core.frames import ForecastFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring.levels import LEVELS
 from openanomaly.errors import ConfigError
@@ -18,29 +19,6 @@ from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 from openanomaly.settings import InferenceSettings
 from openanomaly.telemetry import InferenceMetrics
 from waiting import until
-
-FAR_MS = 1 << 50
-HORIZON = 8
-
-
-def due(first: int, rows: int = 3, **changes: object) -> DueFrame:
-    """A frame for `rows` series; the context of row r is the constant r, so its forecast is r too."""
-    row = np.arange(first, first + rows, dtype=np.uint32)
-    fields: dict[str, object] = {
-        "partition": 1,
-        "block": 77,
-        "forecaster": 5,
-        "model": "auto",
-        "horizon": HORIZON,
-        "step_ms": 60_000,
-        "row": row,
-        "generation": row + 100,
-        "origin": row.astype(np.int64) + 1000,
-        "context": np.repeat(row.astype(np.float32)[:, None], 64, axis=1),
-        "closed_ms": 0,
-        "useful_until_ms": FAR_MS,
-    }
-    return DueFrame(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 class Room:
@@ -74,7 +52,7 @@ def test_every_context_has_a_forecast_in_the_partition_it_came_from(tmp_path: Pa
         bench = Bench(tmp_path)
         room = Room(bench, max_batch=4, max_wait_s=0.01)
         async with bench.running(room.app, stop=[room.worker.stop]):
-            frames = [due(3 * i) for i in range(10)]
+            frames = [due_frame(3 * i) for i in range(10)]
             await bench.write(bench.topics.due, [(i % 2, None, f.encode()) for i, f in enumerate(frames)])
             await until(lambda: bench.committed(room.app, bench.topics.due) == [5, 5])
             assert (await bench.records(bench.topics.forecasts))[0] == []
@@ -97,7 +75,13 @@ def test_what_comes_in_is_forecast_or_dropped_by_reason(tmp_path: Path) -> None:
         bench = Bench(tmp_path)
         room = Room(bench, max_wait_s=0.01)
         async with bench.running(room.app, stop=[room.worker.stop]):
-            frames = [due(0), due(3, useful_until_ms=1), due(6, model="gone"), due(9, rows=0), due(12)]
+            frames = [
+                due_frame(0),
+                due_frame(3, useful_until_ms=1),
+                due_frame(6, model="gone"),
+                due_frame(9, rows=0),
+                due_frame(12),
+            ]
             await bench.write(bench.topics.due, [(0, None, f.encode()) for f in frames])
             await until(
                 lambda: room.count("contexts_total") == 12 and not room.worker.status()["waiting_rows"]
@@ -114,9 +98,9 @@ def test_a_record_that_cannot_be_used_is_set_aside_and_the_next_one_is_served(tm
     async def run() -> None:
         bench = Bench(tmp_path)
         room = Room(bench, max_wait_s=0.01)
-        bad = [b"not a frame", due(0, partition=2).encode()]
+        bad = [b"not a frame", due_frame(0, partition=2).encode()]
         async with bench.running(room.app, stop=[room.worker.stop]):
-            await bench.write(bench.topics.due, [(0, None, value) for value in [*bad, due(3).encode()]])
+            await bench.write(bench.topics.due, [(0, None, value) for value in [*bad, due_frame(3).encode()]])
             await until(lambda: room.count("forecasts_total") == 3)
             letters = [
                 pb.DeadLetter.FromString(value)
@@ -138,7 +122,7 @@ def test_contexts_beyond_the_limit_wait_on_the_broker_and_are_all_forecast(tmp_p
         room = Room(bench, max_batch=4, max_wait_s=0.0, queue_limit=6)
         most = 0
         async with bench.running(room.app, stop=[room.worker.stop]):
-            await bench.write(bench.topics.due, [(0, None, due(3 * i).encode()) for i in range(100)])
+            await bench.write(bench.topics.due, [(0, None, due_frame(3 * i).encode()) for i in range(100)])
 
             def is_done() -> bool:
                 nonlocal most
@@ -157,7 +141,9 @@ def test_what_was_not_answered_before_a_stop_is_forecast_after_the_restart(tmp_p
         bench = Bench(tmp_path)
         room = Room(bench, max_batch=4, max_wait_s=0.0)
         async with bench.running(room.app):  # without a graceful stop of the room
-            await bench.write(bench.topics.due, [(i % 2, None, due(3 * i).encode()) for i in range(400)])
+            await bench.write(
+                bench.topics.due, [(i % 2, None, due_frame(3 * i).encode()) for i in range(400)]
+            )
             await until(lambda: room.count("forecasts_total") >= 40)
         served = sum(bench.committed(room.app, bench.topics.due))
         assert 0 < served < 400

@@ -1,0 +1,252 @@
+"""Frames in, one answer each out; batches as full as waiting allows, however the engine behaves."""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dues import FAR_MS, HORIZON, Echo, due_frame, memory_for, spoiled_by
+from openanomaly.core.services.due_queue import Request
+from openanomaly.core.services.micro_batcher import BatchOptions, MicroBatcher
+from waiting import until
+
+LEVELS = (0.1, 0.5, 0.9)
+
+
+class Notes:
+    """Hears what a batcher does."""
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.waits = 0
+        self.done = 0
+        self.left: Counter[str] = Counter()
+
+    def batch(self, model: str, rows: int, seconds: float) -> None:
+        self.batches.append(rows)
+
+    def waited(self, seconds: float, rows: int) -> None:
+        self.waits += rows
+
+    def forecast(self, rows: int) -> None:
+        self.done += rows
+
+    def dropped(self, reason: str, rows: int) -> None:
+        self.left[reason] += rows
+
+
+class Served:
+    """A running batcher and what it answered."""
+
+    def __init__(self, engines: dict[str, Any], **options: Any) -> None:
+        self.notes = Notes()
+        self.now_ms = 0
+        self.answers: list[Request] = []
+        made = BatchOptions(
+            **{"max_batch": 8, "max_wait_s": 0.0, "queue_limit": 10_000, "levels": LEVELS, **options}
+        )
+        self.batcher = MicroBatcher(
+            engines, made, self.notes, clock_s=time.monotonic, now_ms=lambda: self.now_ms
+        )
+
+    async def submit(self, *frames: Any) -> None:
+        for frame in frames:
+            await self.batcher.submit(frame, self.answers.append)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Served"]:
+        task = asyncio.create_task(self.batcher.run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def is_right(request: Request) -> bool:
+    row = request.frame.row[request.ok].astype(np.float32)
+    return bool((request.forecast[request.ok] == row[:, None, None]).all())
+
+
+class Gate(Echo):
+    """An engine that waits in its thread until it is let go."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.open = threading.Event()
+
+    def predict(self, context: Any, horizon: int, quantiles: Sequence[float]) -> Any:
+        out = super().predict(context, horizon, quantiles)
+        assert self.open.wait(30)
+        return out
+
+
+frames = st.lists(
+    st.tuples(
+        st.integers(0, 30),  # rows
+        st.sampled_from(["a", "b", "gone"]),
+        st.sampled_from([40, 64, 100, 700]),  # steps
+        st.booleans(),  # still useful
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(frames, st.integers(1, 40), st.sampled_from([0.0, 0.005]), st.sets(st.integers(2, 360), max_size=6))
+def test_every_frame_is_answered_once_and_every_row_is_forecast_or_dropped(
+    asked: list[tuple[int, str, int, bool]], max_batch: int, max_wait_s: float, bad: set[int]
+) -> None:
+    async def run() -> None:
+        rule = spoiled_by({float(x) for x in bad})
+        served = Served(
+            {"a": Echo(rule), "b": Echo(rule, fixed_shapes=True)}, max_batch=max_batch, max_wait_s=max_wait_s
+        )
+        served.now_ms = 1000
+        made, first = [], 0
+        for rows, model, steps, useful in asked:
+            until_ms = FAR_MS if useful else 1000
+            made.append(due_frame(first, rows, steps, model=model, useful_until_ms=until_ms))
+            first += rows
+        async with served.running():
+            await served.submit(*made)
+            await until(lambda: len(served.answers) == len(made))
+            assert served.batcher.waiting == 0
+        assert {id(r.frame) for r in served.answers} == {id(f) for f in made}
+        for request in served.answers:
+            assert is_right(request)
+            frame = request.frame
+            hopeless = frame.model == "gone" or frame.useful_until_ms <= 1000
+            expected = [not hopeless and row not in bad for row in frame.row.tolist()]
+            assert request.ok.tolist() == expected
+        assert served.notes.done + sum(served.notes.left.values()) == first
+        assert max(served.notes.batches, default=0) <= max_batch
+
+    asyncio.run(run())
+
+
+def test_frames_share_a_batch_and_a_large_one_has_several() -> None:
+    async def run() -> None:
+        served = Served({"auto": Echo()}, max_wait_s=0.05)
+        async with served.running():
+            await served.submit(due_frame(0, 3), due_frame(3, 3), due_frame(6, 20))
+            await until(lambda: len(served.answers) == 3)
+        assert served.notes.batches == [8, 8, 8, 2]
+        assert served.notes.waits == 26
+
+    asyncio.run(run())
+
+
+def test_one_batch_is_prepared_while_one_runs_and_the_rest_can_still_grow_stale() -> None:
+    async def run() -> None:
+        engine = Gate()
+        served = Served({"auto": engine})
+        async with served.running():
+            runs, prepared, waits = (due_frame(8 * i, 8, useful_until_ms=100) for i in range(3))
+            for frame in (runs, prepared, waits):
+                await served.submit(frame)
+                await asyncio.sleep(0.02)
+            assert len(engine.calls) == 1
+            assert served.batcher.waiting == 24
+            served.now_ms = 100
+            engine.open.set()
+            await until(lambda: len(served.answers) == 3)
+        assert [int(r.ok.sum()) for r in sorted(served.answers, key=lambda r: r.frame.row[0])] == [8, 8, 0]
+        assert served.notes.left == {"stale": 8}
+
+    asyncio.run(run())
+
+
+def test_submitting_waits_while_too_much_does() -> None:
+    async def run() -> None:
+        engine = Gate()
+        served = Served({"auto": engine}, queue_limit=20)
+        async with served.running():
+            await served.submit(due_frame(0, 30))  # larger than the limit, but nothing else waits
+            task = asyncio.create_task(served.submit(due_frame(30, 5)))
+            await asyncio.sleep(0.05)
+            assert not task.done()
+            engine.open.set()
+            await task
+            await until(lambda: len(served.answers) == 2)
+        assert served.notes.done == 35
+
+    asyncio.run(run())
+
+
+def test_batches_shrink_to_what_fits_and_grow_again_after_long_good_service() -> None:
+    async def run() -> None:
+        engine = Echo(memory_for(10))
+        served = Served({"auto": engine}, max_batch=64)
+        async with served.running():
+            await served.submit(due_frame(0, 200))
+            await until(lambda: served.notes.done == 200)
+            assert served.notes.batches[:2] == [64, 64]  # the second one was made before the first ran
+            assert max(served.notes.batches[2:]) <= 10
+            engine.rule = lambda last: None
+            for i in range(100):
+                await served.submit(due_frame(200 + 64 * i, 64))
+            await until(lambda: served.notes.done == 200 + 6400)
+            assert max(served.notes.batches[2:]) > 10
+        assert not served.notes.left
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(("steps", "length"), [(10, 64), (64, 64), (65, 128), (512, 512), (700, 512)])
+def test_contexts_are_brought_to_few_lengths_at_their_old_end(steps: int, length: int) -> None:
+    async def run() -> None:
+        seen = []
+
+        class Look(Echo):
+            def predict(self, context: Any, horizon: int, quantiles: Sequence[float]) -> Any:
+                seen.append(context.copy())
+                return super().predict(context, horizon, quantiles)
+
+        served = Served({"auto": Look()})
+        context = np.arange(2 * steps, dtype=np.float32).reshape(2, steps)
+        async with served.running():
+            await served.submit(due_frame(0, 2, context=context))
+            await until(lambda: served.answers)
+        (found,) = seen
+        assert found.shape == (2, length)
+        kept = min(steps, length)
+        assert (found[:, length - kept :] == context[:, steps - kept :]).all()
+        assert np.isnan(found[:, : length - kept]).all()
+
+    asyncio.run(run())
+
+
+def test_what_is_not_answered_when_it_ends_stays_unanswered() -> None:
+    async def run() -> None:
+        engine = Gate()
+        served = Served({"auto": engine})
+        async with served.running():
+            await served.submit(due_frame(0, 20))
+            await until(lambda: engine.calls)
+        engine.open.set()
+        await asyncio.sleep(0.02)
+        assert served.answers == []
+        assert served.batcher.waiting == 20
+
+    asyncio.run(run())
+
+
+def test_horizons_do_not_mix() -> None:
+    async def run() -> None:
+        served = Served({"auto": Echo()}, max_wait_s=0.02)
+        async with served.running():
+            await served.submit(due_frame(0, 4), due_frame(4, 4, horizon=2 * HORIZON))
+            await until(lambda: len(served.answers) == 2)
+        assert served.notes.batches == [4, 4]
+        assert {r.forecast.shape for r in served.answers} == {(4, HORIZON, 3), (4, 2 * HORIZON, 3)}
+
+    asyncio.run(run())
