@@ -127,7 +127,7 @@ def test_contexts_beyond_the_limit_wait_on_the_broker_and_are_all_forecast(tmp_p
             def is_done() -> bool:
                 nonlocal most
                 most = max(most, room.worker.status()["waiting_rows"])
-                return room.count("forecasts_total") == 300
+                return bench.committed(room.app, bench.topics.due) == [100, 0]
 
             await until(is_done)
             assert sorted(await forecasts(bench)) == list(range(300))
