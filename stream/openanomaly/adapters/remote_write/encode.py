@@ -117,17 +117,21 @@ class _Heads:
         """For each output the bytes of every row."""
         ids = series.ids[row].tobytes()
         keys = [ids[i : i + 16] for i in range(0, len(ids), 16)]
-        known = self._known[0]
-        if not all(map(known.__contains__, keys)):
-            # All are forgotten at once: series that have gone would never be looked up again.
-            if len(known) + len(keys) > self._limit:
-                for heads in self._known:
-                    heads.clear()
-            for key, r in zip(keys, row.tolist(), strict=True):
-                if key not in known:
-                    for heads, head in zip(self._known, self._make(series.block(r)), strict=True):
-                        heads[key] = head
+        try:
+            return [list(map(heads.__getitem__, keys)) for heads in self._known]
+        except KeyError:
+            self._learn(keys, series, row)
         return [list(map(heads.__getitem__, keys)) for heads in self._known]
+
+    def _learn(self, keys: list[bytes], series: SeriesColumn, row: NDArray[np.uint32]) -> None:
+        if len(self._known[0]) + len(keys) > self._limit:
+            # All are forgotten at once: most of them have gone and would never be looked up again.
+            for heads in self._known:
+                heads.clear()
+        for key, r in zip(keys, row.tolist(), strict=True):
+            if key not in self._known[0]:
+                for heads, head in zip(self._known, self._make(series.block(r)), strict=True):
+                    heads[key] = head
 
     def _make(self, block: bytes) -> list[bytes]:
         own = _split(block)
