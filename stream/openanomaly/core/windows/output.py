@@ -90,7 +90,7 @@ def _frame(block: Block, s: Scored, at: NDArray[np.int64], emit: Emit, now_ms: i
     j = s.judged
     flags = j.flags[at]
     if emit == "episodes":  # nothing follows the end of an episode: a marker stands there
-        flags[flags & ScoreFlag.END != 0] |= ScoreFlag.SILENT
+        flags[flags & ScoreFlag.END != 0] |= np.uint8(ScoreFlag.SILENT)
     series, row = block.catalogue.series(s.rows[at])
     return ScoreFrame(
         pipeline=s.pipeline.name,
