@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dues import HORIZON, due_frame
+from dues import HORIZON, Echo, due_frame, spoiled_by
 from integration.rooms import Bench
 from openanomaly.agents.inference import InferenceWorker, create_inference
+from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App
 from openanomaly.core.frames import ForecastFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.scoring.levels import LEVELS
 from openanomaly.errors import ConfigError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
@@ -22,16 +24,17 @@ from waiting import until
 
 
 class Room:
-    def __init__(self, bench: Bench, **settings: object) -> None:
+    def __init__(self, bench: Bench, engine: ModelEngine | None = None, **settings: object) -> None:
         self.app: App = bench.app("infer")
         self.registry = CollectorRegistry()
-        self.worker: InferenceWorker = create_inference(
-            self.app,
-            InferenceSettings(**settings),  # type: ignore[arg-type]
-            [Pipeline(name="default")],
-            bench.topics,
-            InferenceMetrics(self.registry),
-        )
+        made = InferenceSettings(**settings)  # type: ignore[arg-type]
+        metrics = InferenceMetrics(self.registry)
+        if engine is None:
+            pipelines = [Pipeline(name="default")]
+            self.worker = create_inference(self.app, made, pipelines, bench.topics, metrics)
+        else:
+            letters = DeadLetters(self.app, bench.topics)
+            self.worker = InferenceWorker(self.app, made, {"auto": engine}, bench.topics, metrics, letters)
 
     def count(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(f"openanomaly_inference_{name}", labels) or 0.0
@@ -90,6 +93,25 @@ def test_what_comes_in_is_forecast_or_dropped_by_reason(tmp_path: Path) -> None:
         assert room.count("dropped_total", reason="stale") == 3
         assert room.count("dropped_total", reason="unknown_model") == 3
         assert bench.committed(room.app, bench.topics.due) == [5, 0]
+
+    asyncio.run(run())
+
+
+def test_rows_that_an_engine_fails_on_cost_their_neighbours_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        bench = Bench(tmp_path)
+        room = Room(bench, Echo(spoiled_by({4.0, 9.0, 10.0, 11.0})), max_wait_s=0.01)
+        async with bench.running(room.app, stop=[room.worker.stop]):
+            records = [(0, None, due_frame(3 * i).encode()) for i in range(5)]
+            await bench.write(bench.topics.due, records)
+            await until(lambda: bench.committed(room.app, bench.topics.due) == [5, 0])
+            found = await forecasts(bench)
+        assert sorted(found) == [0, 1, 2, 3, 5, 6, 7, 8, 12, 13, 14]
+        for row, (frame,) in found.items():
+            at = frame.row.tolist().index(row)
+            assert (frame.generation[at], frame.origin[at]) == (row + 100, row + 1000)
+            assert frame.center[at] == row
+        assert room.count("dropped_total", reason="engine") == 4
 
     asyncio.run(run())
 

@@ -99,6 +99,18 @@ def test_what_will_never_pass_is_refused_with_the_words_of_the_target(status: in
     against(test)
 
 
+def test_a_redirect_is_not_followed_with_our_credentials() -> None:
+    async def test(target: Target) -> None:
+        async with Target().running() as other:
+            target.answer(web.Response(status=307, headers={"Location": other.url}))
+            async with client_of(target, bearer_token="secret") as (client, codes):
+                await client.send(BODY)
+            assert codes == ["307", "204"]
+            assert other.seen == []
+
+    against(test)
+
+
 def test_a_target_that_is_not_there_yet_gets_everything_when_it_is() -> None:
     async def run() -> None:
         target = Target()
