@@ -69,11 +69,12 @@ def prometheus(
     scrape_interval_s: float = 1.0,
     external_labels: dict[str, str] | None = None,
     everything: bool = False,
+    receives: bool = False,
 ) -> Iterator[Prometheus]:
     """A running Prometheus that scrapes `targets` (job -> HOST:PORT) and pushes all of it to `write_url`.
 
     `everything`: with metadata and exemplars, in version 3 also native histograms, made of classic ones
-    where a target speaks OpenMetrics.
+    where a target speaks OpenMetrics. `receives`: takes remote-write itself, on /api/v1/write.
     """
     path = program("prometheus") if version == 2 else str(install_version_3())
     port = free_port()
@@ -109,6 +110,7 @@ def prometheus(
             f"--config.file={file}",
             f"--storage.tsdb.path={root / f'prometheus-{version}-{message}'}",
             f"--web.listen-address={HOST}:{port}",
+            *(["--web.enable-remote-write-receiver"] if receives else []),
             *flags,
         ],
         root / f"prometheus-{version}-{message}.log",

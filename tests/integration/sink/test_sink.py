@@ -6,19 +6,14 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from integration.rooms import Bench
+from integration.sink.room import Room
 from messages import named
-from openanomaly.agents.sink import SinkWorker, create_sink
-from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.core.frames import ScoreFlag, ScoreFrame
-from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.series import decode_labels
 from openanomaly.errors import ConfigError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
-from openanomaly.settings import SinkSettings
-from openanomaly.telemetry import SinkMetrics
 from parts.victoria import VictoriaMetrics
 from scores import MARKER, NOW_MS, score_frame
 from targets import Target, refuse_values
@@ -26,29 +21,6 @@ from waiting import until
 
 LOAD = [named("load", host=f"h{i}", job="node") for i in range(4)]
 STEP_MS = 60_000
-
-
-class Room:
-    def __init__(self, bench: Bench, **settings: object) -> None:
-        self.app = bench.app("sink")
-        self.registry = CollectorRegistry()
-        quick = {"batch_wait_s": 0.0, "backoff_min_s": 0.001, "backoff_max_s": 0.01}
-        self.worker: SinkWorker = create_sink(
-            self.app,
-            SinkSettings(**{**quick, **settings}),  # type: ignore[arg-type]
-            bench.topics,
-            SinkMetrics(self.registry),
-            DeadLetters(self.app, bench.topics),
-            [Pipeline(name="default", labels={"team": "infra"})],
-        )
-
-    def count(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(f"openanomaly_sink_{name}", labels) or 0.0
-
-    @property
-    def written_or_dropped(self) -> float:
-        dropped = self.worker._metrics.dropped.collect()[0].samples
-        return self.count("scores_written_total") + sum(s.value for s in dropped if s.name.endswith("_total"))
 
 
 def steps(first: int, count: int) -> list[ScoreFrame]:
@@ -206,7 +178,7 @@ def test_what_comes_in_is_written_or_dropped_by_reason(tmp_path: Path) -> None:
                 (letter,) = map(pb.DeadLetter.FromString, (await bench.records(bench.topics.dead_letter))[0])
         assert (letter.offset, letter.payload) == (1, b"not a frame")
         assert room.count("rejected_total") == 1
-        assert room.count("scores_total") == room.written_or_dropped == 8
+        assert room.count("scores_total") == room.count("scores_written_total") + room.dropped == 8
         for reason in ("silent", "timestamp", "unknown"):
             assert room.count("scores_dropped_total", reason=reason) == 2
         assert len(target.taken) == room.count("scores_written_total") == 2
