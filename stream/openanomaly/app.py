@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import uvloop
 
-from openanomaly.agents.inference import create_inference
+from openanomaly.agents.inference import create_inference, make_engines
 from openanomaly.agents.ingest import create_receiver
-from openanomaly.agents.sink import create_sink
+from openanomaly.agents.sink import check_target, create_sink
 from openanomaly.agents.window import WindowWorker
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App, BrokerConfig, Role, broker_url, make_app, tls_context
@@ -54,7 +54,7 @@ def check(settings: Settings) -> list[str]:
     """What would be started, after checking what can be checked without starting it.
 
     Raises:
-        ConfigError: a selector, a certificate or a broker setting cannot be used.
+        ConfigError: a selector, a model, a certificate or a broker setting cannot be used.
     """
     server.tls_context(settings.web.tls)
     config = broker_config(settings.broker)
@@ -65,7 +65,9 @@ def check(settings: Settings) -> list[str]:
         names = ", ".join(p.name for p in block.pipelines)
         spec = block.spec
         out.append(f"windows of {spec.context} steps of {spec.step_ms / 1000:g} s: pipelines {names}")
-    out.append(f"scores to {settings.sink.url}" if settings.sink.url else "scores are counted, not written")
+    make_engines(settings.pipelines)
+    target = check_target(settings.sink)
+    out.append(f"scores to {target}" if target else "scores are counted, not written")
     return out
 
 

@@ -8,7 +8,15 @@ of documentation. `openanomaly.yaml`, `OPENANOMALY_*` variables and flags fill i
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from openanomaly.core.pipelines.pipeline import Pipeline
 
@@ -189,6 +197,18 @@ class SinkSettings(_Group):
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError(f"expected http://HOST:PORT/api/v1/write, found {value!r}")
         return value
+
+    @field_serializer("url")
+    def _shown(self, value: str | None) -> str | None:
+        """A password may stand in a URL; who reads settings must not read it."""
+        if value is None or "@" not in urlsplit(value).netloc:
+            return value
+        parts = urlsplit(value)
+        return parts._replace(netloc="**********@" + parts.netloc.rpartition("@")[2]).geturl()
+
+    @field_serializer("headers")
+    def _shown_headers(self, value: dict[str, str]) -> dict[str, str]:
+        return dict.fromkeys(value, "**********")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

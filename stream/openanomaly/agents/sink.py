@@ -234,6 +234,16 @@ def create_sink(
     return SinkWorker(app, settings, topics, metrics, dead_letters, pipelines)
 
 
+def check_target(settings: SinkSettings) -> str | None:
+    """Where scores go, without secrets; None if nowhere.
+
+    Raises:
+        ConfigError: credentials or certificates of the target cannot be used.
+    """
+    target = _target(settings)
+    return None if target is None else RemoteWriteClient(target).shown
+
+
 def _target(settings: SinkSettings) -> Target | None:
     """The sink's part of the settings, as the client takes it."""
     if settings.url is None:

@@ -57,16 +57,20 @@ class RemoteWriteClient:
     Attributes:
         is_up: whether the target answered the last request as one that works does.
         error: what it said when it did not.
+        shown: the address without secrets.
     """
 
     def __init__(self, target: Target, observe: Observe = lambda code, seconds: None) -> None:
         """Raises ConfigError: a file cannot be read, or settings contradict each other."""
-        url = URL(target.url)
+        try:
+            url = URL(target.url)
+        except ValueError as exc:
+            raise ConfigError(f"sink.url is no address: {exc}") from exc
         self.is_up = True
         self.error: str | None = None
         self._target = target
         self._url = url.with_user(None)
-        self._shown = str(self._url.with_query(None))
+        self.shown = str(self._url.with_query(None))
         self._username = target.username or url.user
         self._password = target.password if target.username else url.password
         self._observe = observe
@@ -134,7 +138,7 @@ class RemoteWriteClient:
 
     def _came_up(self) -> None:
         if not self.is_up:
-            log.info("%s takes scores again", self._shown)
+            log.info("%s takes scores again", self.shown)
         self.is_up, self.error = True, None
 
     # -- one request ---------------------------------------------------------------------------
@@ -155,12 +159,12 @@ class RemoteWriteClient:
                     raise self._failure(answer, " ".join(words.decode(errors="replace").split()))
         except (aiohttp.ClientError, OSError) as exc:
             what = f"no answer within {self._target.timeout_s:g} s" if isinstance(exc, TimeoutError) else exc
-            raise SinkUnavailableError(f"{self._shown} cannot be reached: {what}") from exc
+            raise SinkUnavailableError(f"{self.shown} cannot be reached: {what}") from exc
         finally:
             self._observe(code, time.monotonic() - started_s)
 
     def _failure(self, answer: aiohttp.ClientResponse, words: str) -> Exception:
-        text = f"{self._shown} answers {answer.status}: {words or answer.reason}"
+        text = f"{self.shown} answers {answer.status}: {words or answer.reason}"
         if answer.status in _REFUSED:
             return RequestTooLargeError(text) if answer.status == 413 else RejectedError(text)
         if answer.status in (401, 403):

@@ -204,6 +204,7 @@ def test_secrets_are_not_shown() -> None:
             sending.cancel()
             assert "hidden" not in client.error
             assert str(target.port) in client.error
+            assert client.shown == target.url
         assert "hidden" not in repr(To("http://x", bearer_token="hidden", password="hidden"))
 
     asyncio.run(run())
@@ -269,11 +270,12 @@ def test_a_target_that_cannot_prove_who_it_is_gets_nothing(tmp_path: Path) -> No
         ({"cert_file": __file__}, "sink.cert_file"),
         ({"key_file": "/nowhere"}, "needs sink.cert_file"),
         ({"headers": {"X-A": "1\r\nX-B: 2"}}, "sink.headers"),
+        ({"url": "http://127.0.0.1:99999/"}, "sink.url"),
     ],
 )
 def test_settings_that_cannot_work_refuse_to_start(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        RemoteWriteClient(To(f"http://{HOST}:{free_port()}", **settings))
+        RemoteWriteClient(To(**{"url": f"http://{HOST}:{free_port()}", **settings}))
 
 
 def test_waits_grow_within_their_bounds_and_grant_what_the_target_asks_for() -> None:
