@@ -9,7 +9,7 @@ whose forecast failed is released too: its series keep the one they have and are
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ _ENGINES: Mapping[str, Callable[[], ModelEngine]] = {
     "statistical": StatisticalAdapter,
 }
 _UNSENT_FRAMES = 64
+_FRAME_BYTES = 384 << 10
 _RETRY_S = 1.0
 _SLOW_BATCH_S = 600.0
 _FLUSH_S = 3.0
@@ -170,7 +171,7 @@ class InferenceWorker:
             await _wait(self._came)
             batch, self._unsent = self._unsent, []
             self._sending = len(batch)
-            await self._publish([_record(request) for _, _, request in batch])
+            await self._publish([record for _, _, request in batch for record in _records(request)])
             for partition, offset, _ in batch:
                 self._ledger.done(partition, offset)
             self._sending = 0
@@ -203,12 +204,15 @@ def create_inference(
     return InferenceWorker(app, settings, engines, topics, metrics, DeadLetters(app, topics))
 
 
-def _record(request: Request) -> Row:
-    """The forecast frame of the rows that have a forecast."""
-    frame, forecast = request.frame, request.forecast
-    if not request.ok.all():
-        frame, forecast = frame.take(request.ok), forecast[request.ok]
-    return frame.partition, None, ForecastFrame.pack(frame, _LEVEL, forecast).encode()
+def _records(request: Request) -> Iterator[Row]:
+    """Forecast frames of the rows that have a forecast, each of a size the broker takes."""
+    frame = request.frame
+    rows = np.flatnonzero(request.ok)
+    most = max(1, _FRAME_BYTES // (2 * _LEVEL.size * frame.horizon))
+    for i in range(0, rows.size, most):
+        part = rows[i : i + most]
+        forecasts = ForecastFrame.pack(frame.take(part), _LEVEL, request.forecast[part])
+        yield frame.partition, None, forecasts.encode()
 
 
 async def _wait(event: asyncio.Event, timeout_s: float | None = None) -> None:

@@ -178,7 +178,7 @@ class DueFrame:
     closed_ms: int
     useful_until_ms: int
 
-    def take(self, rows: NDArray[np.bool_]) -> "DueFrame":
+    def take(self, rows: NDArray[np.int64]) -> "DueFrame":
         """The same for some of the rows."""
         return replace(
             self,

@@ -12,6 +12,7 @@ from integration.rooms import Bench
 from openanomaly.agents.inference import InferenceWorker, create_inference
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App
+from openanomaly.broker.topics import MAX_RECORD_BYTES
 from openanomaly.core.frames import ForecastFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
@@ -112,6 +113,23 @@ def test_rows_that_an_engine_fails_on_cost_their_neighbours_nothing(tmp_path: Pa
             assert (frame.generation[at], frame.origin[at]) == (row + 100, row + 1000)
             assert frame.center[at] == row
         assert room.count("dropped_total", reason="engine") == 4
+
+    asyncio.run(run())
+
+
+def test_forecasts_longer_than_their_contexts_still_fit_into_records(tmp_path: Path) -> None:
+    async def run() -> None:
+        bench = Bench(tmp_path)
+        room = Room(bench, Echo(), max_wait_s=0.01)
+        async with bench.running(room.app, stop=[room.worker.stop]):
+            # 0.4 MB of contexts, 15 MB of forecasts.
+            await bench.write(bench.topics.due, [(0, None, due_frame(0, 1500, horizon=1024).encode())])
+            await until(lambda: bench.committed(room.app, bench.topics.due) == [1, 0])
+            sizes = list(map(len, (await bench.records(bench.topics.forecasts))[1]))
+            found = await forecasts(bench)
+        assert max(sizes) < MAX_RECORD_BYTES / 2
+        assert sorted(found) == list(range(1500))
+        assert all(len(frames) == 1 for frames in found.values())
 
     asyncio.run(run())
 
