@@ -1,6 +1,7 @@
 """The engine that needs no model: the season, what the last steps say, and past errors' quantiles."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,20 @@ class StatisticalAdapter:
     max_context = 4096
     fixed_shapes = False
 
+    def __init__(self, threads: int = 1) -> None:
+        """`threads` share a batch; each releases the interpreter for most of its time."""
+        self._pool = ThreadPoolExecutor(threads, "statistical") if threads > 1 else None
+
     def predict(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:
         levels = np.asarray(quantiles, np.float64)
         out = np.empty((len(context), horizon, len(levels)), np.float32)
-        for at in range(0, len(context), _CHUNK):
+
+        def work(at: int) -> None:
             out[at : at + _CHUNK] = _forecast(context[at : at + _CHUNK], horizon, levels)
+
+        chunks = range(0, len(context), _CHUNK)
+        for _ in map(work, chunks) if self._pool is None else self._pool.map(work, chunks):
+            pass
         return out
 
 

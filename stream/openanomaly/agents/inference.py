@@ -32,7 +32,7 @@ from openanomaly.telemetry import InferenceMetrics
 log = logging.getLogger(__name__)
 
 _LEVEL = np.array(LEVELS, np.float32)
-_ENGINES: Mapping[str, Callable[[], ModelEngine]] = {
+_ENGINES: Mapping[str, Callable[[int], ModelEngine]] = {
     "auto": StatisticalAdapter,
     "statistical": StatisticalAdapter,
 }
@@ -43,13 +43,15 @@ _SLOW_BATCH_S = 600.0
 _FLUSH_S = 3.0
 
 
-def make_engines(pipelines: Sequence[Pipeline]) -> dict[str, ModelEngine]:
+def make_engines(pipelines: Sequence[Pipeline], threads: int = 0) -> dict[str, ModelEngine]:
     """The engine of each model that pipelines name; one instance for names of the same engine.
+
+    `threads` of 0 leaves it to the engine how many it takes.
 
     Raises:
         ConfigError: a pipeline names a model that there is not.
     """
-    made: dict[Callable[[], ModelEngine], ModelEngine] = {}
+    made: dict[Callable[[int], ModelEngine], ModelEngine] = {}
     out: dict[str, ModelEngine] = {}
     for i, pipeline in enumerate(pipelines):
         make = _ENGINES.get(pipeline.model)
@@ -59,7 +61,7 @@ def make_engines(pipelines: Sequence[Pipeline]) -> dict[str, ModelEngine]:
                 f"expected one of {', '.join(_ENGINES)}"
             )
         if make not in made:
-            made[make] = make()
+            made[make] = make(threads)
         out[pipeline.model] = made[make]
     return out
 
@@ -200,7 +202,7 @@ def create_inference(
     Raises:
         ConfigError: a pipeline names a model that there is not.
     """
-    engines = make_engines(pipelines)
+    engines = make_engines(pipelines, settings.threads)
     return InferenceWorker(app, settings, engines, topics, metrics, DeadLetters(app, topics))
 
 

@@ -111,3 +111,9 @@ def test_more_rows_than_are_computed_at_a_time() -> None:
     found = forecast(context, 5)
     for i in (0, 127, 128, 129, 255, 256, 299):
         assert found[i] == pytest.approx(forecast(context[i], 5)[0], rel=1e-4, abs=1e-4)
+
+
+def test_threads_change_nothing_but_the_time() -> None:
+    context = (waves(500, 200, 24) + noise(500, 200, scale=0.2)).astype(np.float32)
+    found = StatisticalAdapter(threads=3).predict(context, H, LEVELS)
+    assert (found == ENGINE.predict(context, H, LEVELS)).all()
