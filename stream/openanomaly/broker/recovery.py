@@ -6,7 +6,7 @@ compaction or a transaction marker took away. (docs/decisions/0012-safe-recovery
 """
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 from faust.tables.manager import TableManager as FaustTableManager
 from faust.tables.recovery import Recovery as FaustRecovery
@@ -108,4 +108,4 @@ class TableManager(FaustTableManager):
     def recovery(self) -> Recovery:
         if self._recovery is None:
             self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
-        return cast(Recovery, self._recovery)
+        return self._recovery

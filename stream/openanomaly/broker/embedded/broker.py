@@ -203,7 +203,8 @@ class Broker:
 
     def _take_batch(self) -> list[_Waiting]:
         """What waits, up to about `_BATCH_BYTES`; records whose waiter gave up are left out."""
-        batch, size, taken = [], 0, 0
+        batch: list[_Waiting] = []
+        size = taken = 0
         for waiting in self._pending:
             if batch and size >= _BATCH_BYTES:
                 break

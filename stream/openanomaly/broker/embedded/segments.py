@@ -156,8 +156,8 @@ class Segments:
             payload = os.pread(fd, length, position)
         if len(payload) != length or checksum(payload) != expected:
             raise BrokerError(
-                f"{self.path(number)} is damaged at byte {position}: the {length} bytes there are not what was "
-                "written. Restore the folder from a copy, or move it away to start empty."
+                f"{self.path(number)} is damaged at byte {position}: the {length} bytes there are not what "
+                "was written. Restore the folder from a copy, or move it away to start empty."
             )
         return payload
 

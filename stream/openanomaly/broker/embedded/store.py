@@ -113,7 +113,8 @@ class Store:
             self._write.execute("INSERT INTO meta VALUES('version', ?)", (_VERSION,))
         elif version[0] > _VERSION:
             raise BrokerError(
-                f"{self.file} has format {version[0]}, this release reads up to {_VERSION}: upgrade OpenAnomaly"
+                f"{self.file} has format {version[0]}, this release reads up to {_VERSION}: upgrade "
+                "OpenAnomaly"
             )
         if self.file.stat().st_size <= _QUICK_CHECK_LIMIT_BYTES:
             # Cheap while small; SQLite itself reports what it meets later (`damaged`).
@@ -125,8 +126,8 @@ class Store:
 
     def damaged(self, exc: sqlite3.DatabaseError) -> BrokerError:
         return BrokerError(
-            f"{self.file} cannot be read: {exc}. Restore {self.file.parent} from a copy, or move it away to start "
-            "empty: unread samples, window state and scores that were not yet sent are lost then."
+            f"{self.file} cannot be read: {exc}. Restore {self.file.parent} from a copy, or move it away to "
+            "start empty: unread samples, window state and scores that were not yet sent are lost then."
         )
 
     # -- topics --------------------------------------------------------------------------------
@@ -150,9 +151,9 @@ class Store:
             id_, old = known
             if old.partitions != spec.partitions:
                 raise ConfigError(
-                    f"topic {spec.name} has {old.partitions} partitions in {self.file.parent}, the setting says "
-                    f"{spec.partitions}: set broker.partitions to {old.partitions}, or use another broker.url or "
-                    "broker.topic_prefix"
+                    f"topic {spec.name} has {old.partitions} partitions in {self.file.parent}, the setting "
+                    f"says {spec.partitions}: set broker.partitions to {old.partitions}, or use another "
+                    "broker.url or broker.topic_prefix"
                 )
             if old.compact != spec.compact:
                 raise ConfigError(
@@ -373,9 +374,11 @@ class Store:
     @property
     def used_bytes(self) -> int:
         """Bytes in use: segments, and pages of the database that hold something."""
-        get = lambda name: self._write.execute(f"PRAGMA {name}").fetchone()[0]  # noqa: E731
-        pages: int = get("page_count") - get("freelist_count")
-        return self.segments.used_bytes + pages * int(get("page_size"))
+        pages = self._pragma("page_count") - self._pragma("freelist_count")
+        return self.segments.used_bytes + pages * self._pragma("page_size")
+
+    def _pragma(self, name: str) -> int:
+        return int(self._write.execute(f"PRAGMA {name}").fetchone()[0])
 
     def close(self) -> None:
         self.segments.close()

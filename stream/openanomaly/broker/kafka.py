@@ -1,0 +1,245 @@
+"""Faust transport on Kafka: `kafka://HOST:PORT[,HOST:PORT]`, in the place of Faust's own driver.
+
+What differs from Faust's: offsets are committed by release only (delivery.py), the producer is
+idempotent and outlasts outages, topics are made before anything runs (kafka_topics.py), and a
+coordinator, fetcher or sender that died crashes the app, where aiokafka would wait for somebody to ask.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import aiokafka
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    InvalidProducerEpoch,
+    KafkaError,
+    KafkaTimeoutError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+)
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.exceptions import ProducerSendError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from mode import Service
+
+from openanomaly.broker.delivery import ReleasedOffsets
+from openanomaly.broker.kafka_topics import ensure_topics
+from openanomaly.broker.topics import TopicSpec
+
+T = TypeVar("T")
+
+_CHECK_S = 1.0
+_FETCH_WAIT_S = 0.5
+_FETCH_BYTES = 16 << 20
+"""One answer of one node. A partition's share of it is the setting `consumer_max_fetch_size`."""
+_REQUEST_TIMEOUT_S = 30.0
+"""A node that vanished without a word is noticed after this; then the batch goes to the next leader."""
+_STOP_S = 4.0
+_FATAL = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
+"""After these every later record of the producer fails too; a new process gets a new producer id."""
+
+
+class Producer(driver.Producer):
+    """Idempotent; a send waits as long as the broker is away, callers have their own limit."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.request_timeout = _REQUEST_TIMEOUT_S
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {"acks": "all", "enable_idempotence": True}
+
+    async def send(self, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
+        """Give a record to the producer; waits while the partition's batch is full.
+
+        Batches are bounded (`producer_max_batch_size` per partition), so memory is too.
+        """
+        while True:
+            try:
+                future: asyncio.Future[Any] = await super().send(*args, **kwargs)
+            except ProducerSendError as exc:
+                if isinstance(exc.__cause__, KafkaTimeoutError):
+                    continue  # the batch is still full: the record was not taken
+                if isinstance(exc.__cause__, KafkaError):
+                    raise exc.__cause__ from None
+                raise
+            future.add_done_callback(self._look_for_fatal)
+            return future
+
+    def _look_for_fatal(self, future: "asyncio.Future[Any]") -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, _FATAL) and not self.app.crashed:
+            self.add_future(self.app.crash(error))
+
+    @Service.task
+    async def _check(self) -> None:
+        """A sender that died takes no record any more, and nobody would hear."""
+        while not self.should_stop:
+            await self.sleep(_CHECK_S)
+            producer = self._producer
+            task = producer._sender.sender_task if producer is not None else None
+            if task is not None and task.done() and not task.cancelled() and not self.should_stop:
+                await self.app.crash(task.exception() or RuntimeError("the Kafka producer ended"))
+                return
+
+    async def on_stop(self) -> None:
+        # A broker that is away would hold the flush for ever. What was not confirmed was not
+        # promised either: it is read, or sent by its sender, again.
+        try:
+            await asyncio.wait_for(super().on_stop(), _STOP_S)
+        except TimeoutError:
+            self.log.warning("records that the broker did not confirm are given up")
+
+    def supports_headers(self) -> bool:
+        return False
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """aiokafka's consumer in its own thread and loop, so that heartbeats do not wait for our work."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        # Faust's assignor keeps changelogs with their sources; without tables the stock one does.
+        tables = bool(self.app.tables.changelog_topics)
+        self._assignor = self.app.assignor if tables else RoundRobinPartitionAssignor
+        return aiokafka.AIOKafkaConsumer(
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
+            bootstrap_servers=driver.server_list(transport.url, transport.default_port),
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset=conf.consumer_auto_offset_reset,
+            max_poll_records=conf.broker_max_poll_records,
+            max_poll_interval_ms=_ms(conf.broker_max_poll_interval),
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_bytes=_FETCH_BYTES,
+            fetch_max_wait_ms=_ms(_FETCH_WAIT_S),
+            request_timeout_ms=_ms(max(_REQUEST_TIMEOUT_S, conf.broker_session_timeout + 5)),
+            check_crcs=conf.broker_check_crcs,
+            session_timeout_ms=_ms(conf.broker_session_timeout),
+            rebalance_timeout_ms=_ms(conf.broker_rebalance_timeout),
+            heartbeat_interval_ms=_ms(conf.broker_heartbeat_interval),
+            isolation_level="read_uncommitted",
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+            connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
+            **driver.credentials_to_aiokafka_auth(conf.broker_credentials),
+        )
+
+    async def on_thread_stop(self) -> None:
+        try:
+            await asyncio.wait_for(super().on_thread_stop(), _STOP_S)
+        except TimeoutError:
+            self.log.warning("the consumer left its group without saying so: the broker does not answer")
+
+    async def run_there(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run in the thread's loop, past its queue: that may be waiting for the same broker."""
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
+
+    async def committed(self, tps: Iterable[TP]) -> dict[TP, int | None]:
+        wanted = [TopicPartition(tp.topic, tp.partition) for tp in tps]
+        coordinator = self._ensure_consumer()._coordinator
+        found = await self.run_there(coordinator.fetch_committed_offsets(wanted))
+        # -1 is how the protocol says "none".
+        offsets = {TP(tp.topic, tp.partition): known.offset for tp, known in found.items()}
+        return {TP(*tp): offset if (offset := offsets.get(TP(*tp), -1)) >= 0 else None for tp in wanted}
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        consumer = self._ensure_consumer()
+        assigned = self.assignment()
+        ours = {
+            TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in assigned
+        }
+        try:
+            await consumer.commit(ours)
+        except (CommitFailedError, IllegalStateError) as exc:
+            # A rebalance came first: its new owner, maybe we, reads these records again.
+            self.log.info("offsets were not committed: %s", exc)
+            return False
+        except KafkaError as exc:
+            if not exc.retriable:
+                await self.crash(exc)
+            self.log.warning("offsets were not committed: %s", exc)
+            return False
+        return True
+
+    async def check_errors(self) -> None:
+        """In the thread's loop.
+
+        Raises:
+            Exception: why the coordinator or the fetcher cannot go on.
+        """
+        consumer = self._ensure_consumer()
+        coordinator, fetcher = consumer._coordinator, consumer._fetcher
+        if consumer._closed or coordinator is None or fetcher is None:
+            return
+        coordinator.check_errors()
+        if fetcher.error_future.done():
+            fetcher.error_future.result()
+        # We read nothing while every buffer is full, however long the target of a sink is down:
+        # that we are alive is for the watchdog to judge, not for the group.
+        with consumer._subscription.fetch_context():
+            pass
+
+
+class Consumer(ReleasedOffsets, driver.Consumer):
+    """Reads Kafka for one app; its group is the app's id."""
+
+    _thread: ConsumerThread
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def committed_offsets(self, tps: Iterable[TP]) -> dict[TP, int | None]:
+        return await self._thread.committed(tps)
+
+    @Service.task
+    async def _check(self) -> None:
+        """aiokafka keeps fatal errors until somebody asks; Faust never does."""
+        while not self.should_stop:
+            await self.sleep(_CHECK_S)
+            if self.should_stop:
+                return
+            try:
+                await self._thread.run_there(self._thread.check_errors())
+            except Exception as exc:
+                if not self.should_stop:
+                    self.log.error("the consumer cannot go on: %r", exc)
+                    await self.app.crash(exc)
+                return
+
+
+class Transport(driver.Transport):
+    """Kafka as we use it. `close` has nothing to let go of: clients end with the app."""
+
+    Consumer: ClassVar[Any] = Consumer
+    Producer: ClassVar[Any] = Producer
+
+    async def ensure(self, specs: Sequence[TopicSpec]) -> None:
+        """Make the topics exist as specified.
+
+        Raises:
+            ConfigError: one exists with another number of partitions or another cleanup policy, or
+                the broker refuses who we are.
+            BusUnavailableError: the broker cannot be reached.
+        """
+        conf = self.app.conf
+        await ensure_topics(
+            driver.server_list(self.url, self.default_port),
+            dict(driver.credentials_to_aiokafka_auth(conf.broker_credentials)),
+            specs,
+            conf.topic_replication_factor,
+        )
+
+    async def close(self) -> None:
+        """Nothing is left open."""
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
