@@ -5,6 +5,7 @@ of documentation. `openanomaly.yaml`, `OPENANOMALY_*` variables and flags fill i
 (settings_sources.py).
 """
 
+import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
@@ -22,7 +23,18 @@ from openanomaly.core.pipelines.pipeline import Pipeline
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
+
+
+Secret = Annotated[SecretStr, Field(min_length=1)]
+"""Never shown. An empty one would let everybody in."""
+
+
+def _without_secrets(url: str) -> str:
+    """A password may stand in a URL; who reads settings or errors must not read it."""
+    return re.sub(r"//[^/]*@", "//**********@", url)
 
 
 class TlsServerSettings(_Group):
@@ -43,13 +55,13 @@ class TlsServerSettings(_Group):
 
 
 class AuthSettings(_Group):
-    bearer_token: SecretStr | None = None
+    bearer_token: Secret | None = None
     """Callers may authenticate with this bearer token."""
     bearer_token_file: str | None = None
     """The same from a file, read again when it changes."""
     username: str | None = None
     """Callers may authenticate with basic auth."""
-    password: SecretStr | None = None
+    password: Secret | None = None
     password_file: str | None = None
 
     @property
@@ -103,7 +115,7 @@ class BrokerSettings(_Group):
     """Kafka: window workers that hold a copy of each partition's state."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
     sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
+    sasl_password: Secret | None = None
     tls: bool = False
     tls_ca_file: str | None = None
     tls_cert_file: str | None = None
@@ -168,7 +180,7 @@ class InferenceSettings(_Group):
 
 class SinkSettings(_Group):
     url: str | None = None
-    """Remote-write 1.0 address of the target."""
+    """Remote-write 1.0 address of the target; without a path /api/v1/write."""
     emit: Literal["auto", "all", "episodes"] = "auto"
     """`auto`: all up to 20,000 series, episodes beyond."""
     emit_all_limit: Annotated[int, Field(ge=0)] = 20_000
@@ -179,12 +191,12 @@ class SinkSettings(_Group):
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     backoff_min_s: Annotated[float, Field(gt=0)] = 0.1
     backoff_max_s: Annotated[float, Field(gt=0)] = 30.0
-    bearer_token: SecretStr | None = None
+    bearer_token: Secret | None = None
     bearer_token_file: str | None = None
     username: str | None = None
-    password: SecretStr | None = None
+    password: Secret | None = None
     password_file: str | None = None
-    headers: dict[str, str] = {}
+    headers: dict[str, SecretStr] = {}
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
@@ -195,20 +207,12 @@ class SinkSettings(_Group):
         if value is not None:
             parts = urlsplit(value)
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"expected http://HOST:PORT/api/v1/write, found {value!r}")
+                raise ValueError(f"expected http://HOST:PORT/api/v1/write, found {_without_secrets(value)!r}")
         return value
 
     @field_serializer("url")
     def _shown(self, value: str | None) -> str | None:
-        """A password may stand in a URL; who reads settings must not read it."""
-        if value is None or "@" not in urlsplit(value).netloc:
-            return value
-        parts = urlsplit(value)
-        return parts._replace(netloc="**********@" + parts.netloc.rpartition("@")[2]).geturl()
-
-    @field_serializer("headers")
-    def _shown_headers(self, value: dict[str, str]) -> dict[str, str]:
-        return dict.fromkeys(value, "**********")
+        return value and _without_secrets(value)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -259,7 +259,7 @@ def _target(settings: SinkSettings) -> Target | None:
         username=settings.username,
         password=password.get_secret_value() if password is not None else None,
         password_file=settings.password_file,
-        headers=settings.headers,
+        headers={name: value.get_secret_value() for name, value in settings.headers.items()},
         ca_file=settings.ca_file,
         cert_file=settings.cert_file,
         key_file=settings.key_file,

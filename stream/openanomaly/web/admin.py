@@ -55,7 +55,7 @@ class Admin:
         return web.json_response(self._explain(selector))
 
     async def _log_level(self, request: web.Request) -> web.Response:
-        level = (await request.text()).strip().lower()
+        level = (await request.content.read(64)).decode(errors="replace").strip().lower()
         if level not in _LEVELS:
             raise web.HTTPBadRequest(text=f"log level {level!r}: expected one of {', '.join(_LEVELS)}\n")
         logging.getLogger("openanomaly").setLevel(level.upper())

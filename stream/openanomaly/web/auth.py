@@ -30,13 +30,14 @@ class SecretFile:
         try:
             stat = self._path.stat()
             stamp = (stat.st_mtime_ns, stat.st_size)
-            if stamp != self._stamp:
-                self._value = self._path.read_bytes().strip()
-                self._stamp = stamp
+            # An empty one is in the middle of a rotation, as one that is away: the old one holds.
+            if stamp != self._stamp and (value := self._path.read_bytes().strip()):
+                self._value, self._stamp = value, stamp
         except OSError as exc:
             if self._stamp is None:
                 raise ConfigError(f"cannot read secret file {self._path}: {exc.strerror}") from exc
-            # In the middle of a rotation: the old one holds.
+        if self._stamp is None:
+            raise ConfigError(f"secret file {self._path} is empty: everybody would know it")
         return self._value
 
 
@@ -63,8 +64,10 @@ class Credentials:
             return True
         scheme, _, rest = (header or "").partition(" ")
         if scheme.lower() == "bearer":
+            # Headers may hold any bytes; aiohttp keeps them as surrogates.
+            shown = rest.strip().encode(errors="surrogateescape")
             # Every token is compared, so that the time does not tell which one was close.
-            return sum(hmac.compare_digest(_bytes(t), rest.strip().encode()) for t in self._tokens) > 0
+            return sum(hmac.compare_digest(_bytes(t), shown) for t in self._tokens) > 0
         if scheme.lower() == "basic" and self._password is not None:
             try:
                 username, colon, password = base64.b64decode(rest.strip(), validate=True).partition(b":")
@@ -98,7 +101,7 @@ def middleware(settings: WebSettings) -> object:
                 text="authentication required\n",
                 headers={"WWW-Authenticate": 'Bearer, Basic realm="openanomaly"'},
             )
-        if is_admin and not credentials.is_set and not _is_loopback(request.remote):
+        if is_admin and not credentials.is_set and not _is_local(request):
             raise web.HTTPForbidden(
                 text="the admin API answers this machine only until web.admin_auth or web.auth is set\n"
             )
@@ -107,9 +110,12 @@ def middleware(settings: WebSettings) -> object:
     return authenticate
 
 
-def _is_loopback(remote: str | None) -> bool:
+def _is_local(request: web.Request) -> bool:
+    """Whether the caller is on this machine itself, and not behind a proxy that is."""
+    if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
+        return False
     try:
-        address = ipaddress.ip_address(remote or "")
+        address = ipaddress.ip_address(request.remote or "")
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)

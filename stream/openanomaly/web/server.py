@@ -73,9 +73,10 @@ class WebServer:
         )
         try:
             await site.start()
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else exc
             raise ConfigError(
-                f"cannot listen on {self._settings.listen}: {exc.strerror}; set web.listen or --listen"
+                f"cannot listen on {self._settings.listen}: {reason}; set web.listen or --listen"
             ) from exc
         self.port = self._runner.addresses[0][1]
         log.info("listening on %s%s", self._settings.listen, " (TLS)" if context else "")
@@ -113,7 +114,8 @@ def tls_context(settings: TlsServerSettings) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
+        # Without a password OpenSSL would ask the terminal for that of an encrypted key, and wait.
+        context.load_cert_chain(settings.cert_file, settings.key_file, password="")
     except (OSError, ssl.SSLError) as exc:
         raise ConfigError(f"cannot load web.tls.cert_file {settings.cert_file} with its key: {exc}") from exc
     if settings.client_ca_file is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from yarl import URL
 
-from openanomaly.adapters.remote_write.encode import HEADERS
+from openanomaly.adapters.remote_write.encode import HEADERS, pack
 from openanomaly.errors import ConfigError, RejectedError, RequestTooLargeError, SinkUnavailableError
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ _HEADERS = {**HEADERS, "User-Agent": "openanomaly", "Accept-Encoding": "identity
 _REFUSED = (400, 409, 413, 422)
 """Answers about what is in a request. Any other refusal is about the address, the credentials or the
 state of the target: a person or time heals it, and the same request passes then."""
+_PATH = "api/v1/write"
+"""Where Prometheus and VictoriaMetrics take remote-write: for an address that names no path."""
 _WORDS_LIMIT = 500
 _RETRY_AFTER_LIMIT_S = 300.0
 _REMIND_S = 60.0
@@ -69,7 +71,7 @@ class RemoteWriteClient:
         self.is_up = True
         self.error: str | None = None
         self._target = target
-        self._url = url.with_user(None)
+        self._url = url.with_user(None) if url.path not in ("", "/") else url.with_user(None) / _PATH
         self.shown = str(self._url.with_query(None))
         self._username = target.username or url.user
         self._password = target.password if target.username else url.password
@@ -78,6 +80,7 @@ class RemoteWriteClient:
         self._context: ssl.SSLContext | None = None
         self._files: tuple[float, ...] = ()
         self._reminded_s = 0.0
+        self._has_taken = False
         self._check()
 
     def _check(self) -> None:
@@ -112,7 +115,7 @@ class RemoteWriteClient:
         failures = 0
         while True:
             try:
-                await self._post(body)
+                await self._offer(body)
             except SinkUnavailableError as exc:
                 self._went_down(str(exc))
                 low_s, high_s = self._target.backoff_min_s, self._target.backoff_max_s
@@ -124,6 +127,23 @@ class RemoteWriteClient:
             else:
                 self._came_up()
                 return
+
+    async def _offer(self, body: bytes) -> None:
+        try:
+            await self._post(body)
+        except RejectedError:
+            # Some servers answer 400 behind a wrong path. Who has taken nothing yet, and refuses a
+            # request without samples too, refuses the address and not what we say.
+            if not self._has_taken:
+                await self._ask_whether_it_takes_anything()
+            raise
+        self._has_taken = True
+
+    async def _ask_whether_it_takes_anything(self) -> None:
+        try:
+            await self._post(pack([]))
+        except RejectedError as exc:
+            raise SinkUnavailableError(f"{exc} (even without samples; is this its write address?)") from exc
 
     async def close(self) -> None:
         if self._session is not None:

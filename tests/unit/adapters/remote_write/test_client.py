@@ -94,7 +94,49 @@ def test_what_will_never_pass_is_refused_with_the_words_of_the_target(status: in
             assert client.is_up, "a target that refuses a sample works"
         assert len(str(caught.value)) < 1000
         assert isinstance(caught.value, RequestTooLargeError) == (status == 413)
-        assert codes == [str(status)]
+        assert codes == [str(status), "204"], "it was asked whether it takes anything"
+
+    against(test)
+
+
+def test_behind_a_wrong_path_nothing_is_refused_for_good() -> None:
+    """VictoriaMetrics answers 400 there: for ever, and to everything."""
+
+    async def test(target: Target) -> None:
+        target.script = lambda found: web.Response(status=400, text="unsupported path")
+        async with client_of(target) as (client, codes):
+            sending = asyncio.create_task(client.send(BODY))
+            await until(lambda: len(codes) >= 6)
+            assert not client.is_up
+            assert "unsupported path" in client.error
+            assert "write address" in client.error
+            target.script = []
+            await sending
+        assert target.taken == samples(BODY)
+
+    against(test)
+
+
+def test_a_target_that_took_something_is_believed_when_it_refuses() -> None:
+    async def test(target: Target) -> None:
+        async with client_of(target) as (client, codes):
+            await client.send(BODY)
+            target.answer(400, times=2)
+            for _ in range(2):
+                with pytest.raises(RejectedError):
+                    await client.send(BODY)
+        assert codes == ["204", "400", "400"]
+
+    against(test)
+
+
+def test_an_address_without_a_path_is_the_usual_one() -> None:
+    async def test(target: Target) -> None:
+        for url in (target.url.removesuffix("/api/v1/write"), target.url.removesuffix("api/v1/write")):
+            async with client_of(target, url=url) as (client, _):
+                assert client.shown == target.url
+                await client.send(BODY)
+        assert target.taken == 2 * samples(BODY)
 
     against(test)
 
