@@ -6,6 +6,8 @@ import time
 import urllib.parse
 from pathlib import Path
 
+import pytest
+
 from integration.rooms import Bench
 from integration.sink.room import Room
 from messages import named
@@ -13,7 +15,8 @@ from openanomaly.core.frames import ScoreFrame
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 from parts.part import get
 from parts.prometheus import prometheus
-from parts.victoria import victoria_metrics
+from parts.victoria import VictoriaMetrics
+from parts.victoria import victoria_metrics as running_victoria_metrics
 from scores import MARKER, score_frame
 from waiting import until
 
@@ -36,7 +39,7 @@ def test_victoriametrics_is_stopped_and_its_password_changed_and_it_gets_every_s
     async def run() -> None:
         bench = Bench(tmp_path / "broker")
         flags = ["-httpAuth.username=scores", "-httpAuth.password=one"]
-        with victoria_metrics(tmp_path, *flags) as store:
+        with running_victoria_metrics(tmp_path, *flags) as store:
             room = Room(bench, url=store.write_url, username="scores", password_file=str(password))
             async with bench.running(room.app, stop=[room.worker.stop]):
 
@@ -62,7 +65,7 @@ def test_victoriametrics_is_stopped_and_its_password_changed_and_it_gets_every_s
                 assert room.worker.is_up
         assert room.count("scores_written_total") == 120
         # Read it without a password.
-        with victoria_metrics(tmp_path) as store:
+        with running_victoria_metrics(tmp_path) as store:
             found = {
                 dict(labels)["host"]: samples for labels, samples in store.export('{for="load"}').items()
             }
@@ -107,5 +110,27 @@ def test_prometheus_as_a_target_refuses_what_is_too_old_and_has_the_rest(tmp_pat
             assert row["metric"]["for"] == "load"
         # The marker at step 30 ended one of them there; without it both would stand for minutes.
         assert [row["metric"]["host"] for row in now] == ["b"]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("path", ["/wrong", "/api/v1/query"])
+def test_behind_a_wrong_path_scores_wait_and_none_is_given_up(
+    tmp_path: Path, victoria_metrics: VictoriaMetrics, path: str
+) -> None:
+    """It answers 400 there, to everything."""
+
+    async def run() -> None:
+        bench = Bench(tmp_path / "broker")
+        room = Room(bench, url=victoria_metrics.url + path)
+        async with bench.running(room.app, stop=[room.worker.stop]):
+            rows = [(0, None, f.encode()) for f in steps(1_700_000_000_000, 0, 3)]
+            await bench.write(bench.topics.scores, rows)
+            await until(lambda: not room.worker.is_up)
+            await asyncio.sleep(0.1)
+            assert room.count("requests_total", code="400") + room.count("requests_total", code="422") > 0
+            assert bench.committed(room.app, bench.topics.scores) == [0, 0]
+            assert await bench.records(bench.topics.dead_letter) == [[]]
+        assert room.count("scores_written_total") == 0
 
     asyncio.run(run())

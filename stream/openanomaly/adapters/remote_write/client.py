@@ -23,7 +23,7 @@ _HEADERS = {**HEADERS, "User-Agent": "openanomaly", "Accept-Encoding": "identity
 _REFUSED = (400, 409, 413, 422)
 """Answers about what is in a request. Any other refusal is about the address, the credentials or the
 state of the target: a person or time heals it, and the same request passes then."""
-_PATH = "api/v1/write"
+_PATH = "/api/v1/write"
 """Where Prometheus and VictoriaMetrics take remote-write: for an address that names no path."""
 _WORDS_LIMIT = 500
 _RETRY_AFTER_LIMIT_S = 300.0
@@ -71,7 +71,9 @@ class RemoteWriteClient:
         self.is_up = True
         self.error: str | None = None
         self._target = target
-        self._url = url.with_user(None) if url.path not in ("", "/") else url.with_user(None) / _PATH
+        if url.path in ("", "/"):
+            url = url.with_path(_PATH).with_query(url.query)
+        self._url = url.with_user(None)
         self.shown = str(self._url.with_query(None))
         self._username = target.username or url.user
         self._password = target.password if target.username else url.password
