@@ -27,7 +27,7 @@ from openanomaly.errors import ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import BrokerSettings, Settings
 from openanomaly.telemetry import Telemetry
-from openanomaly.web import server
+from openanomaly.web import auth, server
 from openanomaly.web.admin import Admin
 from openanomaly.web.server import Health, WebServer
 
@@ -54,9 +54,10 @@ def check(settings: Settings) -> list[str]:
     """What would be started, after checking what can be checked without starting it.
 
     Raises:
-        ConfigError: a selector, a model, a certificate or a broker setting cannot be used.
+        ConfigError: a selector, a model, a certificate, a secret file or a broker setting cannot be used.
     """
     server.tls_context(settings.web.tls)
+    auth.middleware(settings.web)
     config = broker_config(settings.broker)
     tls_context(config)
     broker_url(config)

@@ -23,9 +23,7 @@ from openanomaly.core.pipelines.pipeline import Pipeline
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 Secret = Annotated[SecretStr, Field(min_length=1)]

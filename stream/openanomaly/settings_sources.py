@@ -26,6 +26,8 @@ Path = tuple[str | int, ...]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
+"""What Kubernetes tells pods of a service whose name begins with ours."""
 _QUANTITY = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]+)\s*")
 
 
@@ -45,6 +47,14 @@ class _Values:
             node = child
         node[str(path[-1])] = value
         self.places[path] = place
+
+    def put_text(self, path: Path, text: str, place: str) -> list[str]:
+        """Take a value from a variable or a flag; what is wrong with it."""
+        try:
+            self.put(path, _parse(path, text), place)
+        except yaml.YAMLError as exc:
+            return [f"{place}: {_dotted(path)}: it is not YAML: {getattr(exc, 'problem', None) or exc}"]
+        return []
 
     def place(self, path: Path) -> str:
         """Where the setting, or the nearest one around it, was given."""
@@ -73,23 +83,22 @@ def load(
         _read_file(file, values)
     names = dict(_variables(Settings))
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or _SERVICE.search(variable):
             continue
-        path = names.get(variable.removeprefix(PREFIX))
-        if path is None:
-            near = _nearest(variable.removeprefix(PREFIX), names)
-            problems.append(f"{variable}: no such setting{near and f'; did you mean {PREFIX}{near}?'}")
+        name = variable.removeprefix(PREFIX)
+        if name in names:
+            problems += values.put_text(names[name], text, variable)
         else:
-            values.put(path, _parse(path, text), variable)
+            near = _nearest(name, names)
+            problems.append(f"{variable}: no such setting{near and f'; did you mean {PREFIX}{near}?'}")
     dotted = {".".join(map(str, path)): path for path in names.values()}
     for name, text in flags.items():
-        path = dotted.get(name)
-        if path is None:
+        if name in dotted:
+            problems += values.put_text(dotted[name], text, f"flag for {name}")
+        else:
             near = _nearest(name, dotted)
             problems.append(f"--set {name}: no such setting{near and f'; did you mean {near}?'}")
-        else:
-            values.put(path, _parse(path, text), f"flag for {name}")
-    _quantities(Settings, values.tree)
+    _tidy(Settings, values.tree)
     try:
         settings = Settings.model_validate(values.tree)
     except ValidationError as exc:
@@ -101,14 +110,13 @@ def load(
 
 def _read_file(file: str, values: _Values) -> None:
     try:
-        text = FilePath(file).read_text()
+        text = FilePath(file).read_text("utf-8")
     except OSError as exc:
         raise ConfigError(f"cannot read settings file {file}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise ConfigError(f"cannot read settings file {file}: it is not UTF-8") from exc
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
+        root, tree = _yaml(text)
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -118,8 +126,25 @@ def _read_file(file: str, values: _Values) -> None:
     if not isinstance(tree, dict) or root is None:
         raise ConfigError(f"{file}, line 1: expected settings by name, found {type(tree).__name__}")
     values.tree = tree
-    for path, number in _lines(root, ()):
-        values.places[path] = f"{file}, line {number}"
+    try:
+        for path, number in _lines(root, ()):
+            if path in values.places:
+                raise ConfigError(f"{file}, line {number}: {_dotted(path)} is given twice")
+            values.places[path] = f"{file}, line {number}"
+    except RecursionError as exc:
+        raise ConfigError(f"{file}: an alias stands inside of what it names") from exc
+
+
+def _yaml(text: str) -> tuple[yaml.Node | None, Any]:
+    """The nodes and the values of a YAML document.
+
+    Raises:
+        yaml.YAMLError: it is not one.
+    """
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except (ValueError, RecursionError) as exc:  # a date that does not exist; nested without end
+        raise yaml.YAMLError(str(exc)) from exc
 
 
 def _lines(node: yaml.Node, path: Path) -> Iterator[tuple[Path, int]]:
@@ -158,10 +183,12 @@ def _field(path: Path) -> FieldInfo | None:
     for part in path:
         if isinstance(part, int):
             continue
+        if info is not None and model is None:
+            break  # inside a map, whose names are the user's
         if model is None or part not in model.model_fields:
             return None
         info = model.model_fields[part]
-        model = next(filter(None, map(_group, _flat(info.annotation))), None)
+        model = _inner(info)
     return info
 
 
@@ -173,65 +200,92 @@ def _flat(annotation: Any) -> Iterator[Any]:
 
 
 def _parse(path: Path, text: str) -> Any:
-    """Lists and maps are written as YAML in variables and flags; everything else is its text."""
+    """Lists and maps are written as YAML in variables and flags; everything else is its text.
+
+    Raises:
+        yaml.YAMLError: they are not.
+    """
     info = _field(path)
     annotation = info.annotation if info else None
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
     if text == "" and type(None) in options:
         return None
     if any(get_origin(option) in (tuple, list, dict) for option in options):
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as exc:
-            raise ConfigError(f"{'.'.join(map(str, path))}: cannot parse {text!r} as YAML: {exc}") from exc
+        return _yaml(text)[1]
     return text
 
 
-def _quantities(model: type[BaseModel], tree: dict[str, Any]) -> None:
-    """Turn `6h` and `512KiB` into numbers where the setting's name has a unit."""
-    for name, value in tree.items():
-        info = model.model_fields.get(name)
-        inner = next(filter(None, map(_group, _flat(info.annotation))), None) if info else None
+def _tidy(model: type[BaseModel], tree: dict[str, Any]) -> None:
+    """Turn `6h` and `512KiB` into numbers where the setting's name has a unit, and drop empty groups."""
+    for name, value in list(tree.items()):
+        inner = _inner(model.model_fields.get(name))
         if inner is not None:
+            if value is None:  # all that was below its name is commented out
+                del tree[name]
             for child in value if isinstance(value, list) else [value]:
                 if isinstance(child, dict):
-                    _quantities(inner, child)
-        elif isinstance(value, str) and (found := _QUANTITY.fullmatch(value)):
-            number, unit = float(found[1]), found[2]
-            if name.endswith("_s") and unit in _SECONDS:
-                tree[name] = number * _SECONDS[unit]
-            elif name.endswith("_ms") and unit in _SECONDS:
-                tree[name] = number * _SECONDS[unit] * 1000
-            elif name.endswith("_bytes") and unit in _BYTES:
-                tree[name] = int(number * _BYTES[unit])
+                    _tidy(inner, child)
+        elif isinstance(name, str) and isinstance(value, str):
+            tree[name] = _quantity(name, value)
+
+
+def _quantity(name: str, text: str) -> float | str:
+    found = _QUANTITY.fullmatch(text)
+    if found is None:
+        return text
+    number, unit = float(found[1]), found[2]
+    if name.endswith("_s") and unit in _SECONDS:
+        return number * _SECONDS[unit]
+    if name.endswith("_ms") and unit in _SECONDS:
+        return number * _SECONDS[unit] * 1000
+    if name.endswith("_bytes") and unit in _BYTES:
+        return int(number * _BYTES[unit])
+    return text
+
+
+def _inner(info: FieldInfo | None) -> type[BaseModel] | None:
+    """The group that a setting is, or that its list is of."""
+    return next(filter(None, map(_group, _flat(info.annotation))), None) if info else None
+
+
+def _dotted(path: Path) -> str:
+    return ".".join(map(str, path))
 
 
 def _describe(error: Any, values: _Values) -> str:
+    """One thing that is wrong: its place, its name, its value, and what is allowed."""
+    # Behind the last setting come names of alternatives, which are pydantic's own.
     path: Path = tuple(error["loc"])
     info = _field(path)
-    name = ".".join(map(str, path)) or "settings"
+    name = _dotted(path) or "settings"
     place = values.place(path)
     if error["type"] == "extra_forbidden":
         near = _nearest(str(path[-1]), _siblings(path))
         return f"{place}: no setting {name}{near and f'; did you mean {near}?'}"
+    if error["type"] == "missing":
+        return f"{place}: {name} is missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         return f"{place}: {name}: {message}" if path else f"{place}: {message}"
-    secret = info is not None and any(a is SecretStr for a in _flat(info.annotation))
-    value = "(secret)" if secret else repr(error["input"])
-    allowed = _range(info)
-    return (
-        f"{place}: {name} = {value}: {message[0].lower()}{message[1:]}{allowed and f'; allowed: {allowed}'}"
-    )
+    if error["type"] in ("model_type", "model_attributes_type"):
+        message = "expected settings by name"
+    elif error["type"] == "too_short":
+        message = "it is empty"
+    elif allowed := _range(info):
+        is_number = error["type"].startswith(("greater_than", "less_than"))
+        message = f"allowed: {allowed}" if is_number else f"{message}; allowed: {allowed}"
+    return f"{place}: {name} = {_shown(error['input'], info)}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any, info: FieldInfo | None) -> str:
+    """A value that is wrong, for people; nothing that may be or hold a secret."""
+    if info is None or any(a is SecretStr for a in _flat(info.annotation)) or _inner(info) is not None:
+        return f"({'secret' if isinstance(value, str) else type(value).__name__})"
+    return repr(value)
 
 
 def _siblings(path: Path) -> list[str]:
-    parent = _field(path[:-1])
-    model = (
-        Settings
-        if len(path) == 1
-        else next(filter(None, map(_group, _flat(parent.annotation if parent else None))), None)
-    )
+    model = Settings if len(path) == 1 else _inner(_field(path[:-1]))
     return list(model.model_fields) if model else []
 
 

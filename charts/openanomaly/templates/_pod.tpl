@@ -29,6 +29,8 @@ spec:
         openanomaly/config: {{ toJson .root.Values.config | sha256sum }}
     spec:
       automountServiceAccountToken: false
+      # Their variables would begin with OPENANOMALY_ as ours do.
+      enableServiceLinks: false
       securityContext:
         runAsNonRoot: true
         runAsUser: 10001

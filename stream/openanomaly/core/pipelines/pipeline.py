@@ -40,6 +40,13 @@ class ScoreOptions(BaseModel):
     channels: tuple[str, ...] | None = None
     """Names of the channels that may speak; all of them by default."""
 
+    @field_validator("data_range")
+    @classmethod
+    def _is_range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError(f"expected [lower, upper], found {list(value)}")
+        return value
+
 
 class Pipeline(BaseModel):
     """A selector and everything that happens to the series it selects."""
