@@ -101,7 +101,7 @@ class SeriesColumn:
                 labels = bytes(cramjam.zstd.decompress(series.labels_zstd))
             except cramjam.DecompressionError as exc:
                 raise MalformedFrameError(f"labels do not decompress: {exc}") from exc
-        ids = column(series.id, "<u8", "ids").reshape(-1, 2)
+        ids = column(series.id, "<u8", "ids", len(series.id) // 16 * 2).reshape(-1, 2)
         offset = column(series.label_offset, "<u4", "label offsets", len(ids) + 1)
         if offset[0] != 0 or offset[-1] != len(labels) or (np.diff(offset.astype(np.int64)) < 0).any():
             raise MalformedFrameError("label offsets do not fit the labels")
