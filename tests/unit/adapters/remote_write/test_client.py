@@ -69,7 +69,7 @@ def test_a_request_is_what_a_target_expects() -> None:
 def test_what_may_pass_later_is_sent_until_it_does(answer: int | str) -> None:
     async def test(target: Target) -> None:
         target.answer(answer, times=3)
-        async with client_of(target, timeout_s=0.3 if answer == "hang" else 5.0) as (client, codes):
+        async with client_of(target, timeout_s=0.7 if answer == "hang" else 5.0) as (client, codes):
             sending = asyncio.create_task(client.send(BODY))
             await until(lambda: len(target.seen) >= 2)
             assert not client.is_up

@@ -135,7 +135,7 @@ def test_every_frame_is_answered_once_and_every_row_is_forecast_or_dropped(
 
 def test_frames_share_a_batch_and_a_large_one_has_several() -> None:
     async def run() -> None:
-        served = Served({"auto": Echo()}, max_wait_s=0.05)
+        served = Served({"auto": Echo()}, max_wait_s=0.3)
         async with served.running():
             await served.submit(due_frame(0, 3), due_frame(3, 3), due_frame(6, 20))
             await until(lambda: len(served.answers) == 3)
@@ -151,10 +151,14 @@ def test_one_batch_is_prepared_while_one_runs_and_the_rest_can_still_grow_stale(
         served = Served({"auto": engine})
         async with served.running():
             runs, prepared, waits = (due_frame(8 * i, 8, useful_until_ms=100) for i in range(3))
-            for frame in (runs, prepared, waits):
-                await served.submit(frame)
-                await asyncio.sleep(0.02)
+            await served.submit(runs)
+            await until(lambda: engine.calls)
+            await served.submit(prepared)
+            await until(lambda: served.notes.waits == 16)
+            await served.submit(waits)
+            await asyncio.sleep(0.02)
             assert len(engine.calls) == 1
+            assert served.notes.waits == 16
             assert served.batcher.waiting == 24
             served.now_ms = 100
             engine.open.set()
