@@ -85,8 +85,8 @@ class WebSettings(_Group):
     @field_validator("listen")
     @classmethod
     def _address(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        host, colon, port = value.rpartition(":")
+        if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
             raise ValueError(f"expected HOST:PORT or :PORT with a port up to 65535, found {value!r}")
         return value
 
@@ -238,13 +238,14 @@ class Settings(_Group):
     log: LogSettings = LogSettings()
     pipelines: tuple[Pipeline, ...] = (Pipeline(name="default"),)
 
-    @model_validator(mode="after")
-    def _pipelines(self) -> Self:
-        if not self.pipelines:
-            raise ValueError("pipelines: at least one is needed")
+    @field_validator("pipelines")
+    @classmethod
+    def _different(cls, value: tuple[Pipeline, ...]) -> tuple[Pipeline, ...]:
+        if not value:
+            raise ValueError("at least one is needed")
         seen: set[str] = set()
-        for i, pipeline in enumerate(self.pipelines):
+        for i, pipeline in enumerate(value):
             if pipeline.name in seen:
                 raise ValueError(f"pipelines.{i}.name = {pipeline.name!r}: the name is used twice")
             seen.add(pipeline.name)
-        return self
+        return value
