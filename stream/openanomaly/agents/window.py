@@ -243,7 +243,8 @@ class WindowWorker:
 
     def explain(self, selector: str, limit: int = 100) -> list[dict[str, Any]]:
         """At most `limit` series that a selector chooses, and what is known of them."""
-        parsed, out = Selector.parse(selector), []
+        parsed = Selector.parse(selector)
+        out: list[dict[str, Any]] = []
         for partition in self.partitions.values():
             if partition.is_started and len(out) < limit:
                 out += explain(partition, parsed, limit - len(out))

@@ -14,6 +14,7 @@ from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.partition import Budget, Output, Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.core.windows.records import Record
+from waiting import until
 
 STEP_MS = 10_000
 PIPELINE = Pipeline(name="test", step_s=10, score=ScoreOptions(warmup=1))
@@ -180,8 +181,7 @@ def test_a_broker_that_does_not_confirm_bounds_what_waits() -> None:
         assert partition.position.samples < 20
         journal.gate.set()
         await asyncio.wait_for(pushing, 20)
-        while partition.position.samples < 200:
-            await asyncio.sleep(0.001)
+        await until(lambda: partition.position.samples == 200)
         await lane.stop(flush=True)
         assert journal.released == [(200, 0)]
         assert not crashes

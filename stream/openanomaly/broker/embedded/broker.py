@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, ClassVar, Literal, TypeVar
 
+from openanomaly.broker.embedded.reserve import Reserve
 from openanomaly.broker.embedded.store import Append, DiskFullError, Store, Stored
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import BrokerError, BusUnavailableError, OpenAnomalyError
@@ -62,6 +63,7 @@ class Broker:
         self._lock = _lock(folder)
         try:
             self._store = Store(folder, synchronous)
+            self._reserve = Reserve(folder / "reserve")
         except BaseException:
             self._lock.close()
             raise
@@ -81,7 +83,11 @@ class Broker:
 
     @classmethod
     def open(
-        cls, folder: Path, synchronous: Literal["FULL", "NORMAL"] = "FULL", disk_limit_bytes: int = 20 << 30
+        cls,
+        folder: Path,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        disk_limit_bytes: int = 20 << 30,
+        clock: Callable[[], float] = time.time,
     ) -> "Broker":
         """The broker of `folder`, shared by all users in this process.
 
@@ -91,7 +97,7 @@ class Broker:
         folder = folder.absolute()
         broker = cls._open.get(folder)
         if broker is None:
-            broker = cls._open[folder] = cls(folder, synchronous, disk_limit_bytes)
+            broker = cls._open[folder] = cls(folder, synchronous, disk_limit_bytes, clock)
         broker._users += 1
         if broker._tidier is None:
             broker._tidier = asyncio.get_running_loop().create_task(broker._tidy_forever())
@@ -174,6 +180,11 @@ class Broker:
     def _refusal(self, topic: str, size: int) -> BusUnavailableError | None:
         spec = self._store.topics[topic][1]
         limit = int(self.disk_limit_bytes * (EDGE_SHARE if spec.is_edge else 1.0))
+        if spec.is_edge and not self._reserve.is_held:
+            return BusUnavailableError(
+                f"cannot append to {topic}: the disk of {self.folder} is full;"
+                " what is left of it is for readers"
+            )
         used = self._used_bytes + self._pending_bytes
         if used + size <= limit:
             return None
@@ -282,9 +293,16 @@ class Broker:
             await self.commit(group, await self.earliest(fresh))
 
     async def commit(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Durably note how far a group is; a lower offset than before changes nothing."""
+        """Durably note how far a group is; a lower offset than before changes nothing.
+
+        Raises:
+            BusUnavailableError: the disk is full; nothing was noted, and the same may pass later.
+        """
         tps = {self._tp(p): offset for p, offset in offsets.items()}
-        await self._on_writer(self._store.commit, group, tps)
+        try:
+            await self._on_writer(self._with_reserve, self._store.commit, group, tps)
+        except DiskFullError as exc:
+            raise BusUnavailableError(str(exc)) from exc
         mine = self._committed.setdefault(group, {})
         for tp, offset in tps.items():
             mine[tp] = max(offset, mine.get(tp, 0))
@@ -310,8 +328,18 @@ class Broker:
         self._used_bytes = await self._on_writer(self._tidy_store)
 
     def _tidy_store(self) -> int:
-        self._store.tidy()
+        self._with_reserve(self._store.tidy)
+        self._reserve.take()
         return self._store.used_bytes
+
+    def _with_reserve(self, work: Callable[..., T], *args: object) -> T:
+        """Do what makes room. Where that finds no room itself, it gets what was kept for it."""
+        try:
+            return work(*args)
+        except DiskFullError:
+            if not self._reserve.give_up():
+                raise
+            return work(*args)
 
     async def _delete(self, spec: TopicSpec, tp: int, end: int) -> None:
         offset = 0
@@ -322,7 +350,8 @@ class Broker:
             offset = max(offset, await self._on_writer(self._store.first_after, tp, end, oldest_ms))
         if offset:
             following = self._following[tp]
-            while await self._on_writer(self._store.delete_before, tp, min(offset, end), following):
+            work = self._with_reserve, self._store.delete_before, tp, min(offset, end), following
+            while await self._on_writer(*work):
                 pass
 
     @property

@@ -10,6 +10,7 @@ clustered table and gaps cost nothing. `write` and everything that changes the l
 thread, `read` for another.
 """
 
+import contextlib
 import json
 import sqlite3
 import threading
@@ -383,8 +384,12 @@ class Store:
     def close(self) -> None:
         self.segments.close()
         self._read.close()
-        self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._write.close()
+        try:
+            # For tidiness only: the write-ahead log is as durable, and a full disk has no room for more.
+            with contextlib.suppress(sqlite3.OperationalError):
+                self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self._write.close()
 
 
 def _row(record: Append) -> int:

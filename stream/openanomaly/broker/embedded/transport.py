@@ -22,7 +22,7 @@ from openanomaly.broker.delivery import ReleasedOffsets
 from openanomaly.broker.embedded.broker import Broker
 from openanomaly.broker.embedded.store import Stored
 from openanomaly.broker.topics import TopicSpec
-from openanomaly.errors import ConfigError, OpenAnomalyError
+from openanomaly.errors import BusUnavailableError, ConfigError, OpenAnomalyError
 
 _partition_of_key = DefaultPartitioner()
 _FETCH_BYTES = 16 << 20
@@ -200,7 +200,11 @@ class Consumer(ReleasedOffsets, base.Consumer):
         return self.broker.high_water((tp.topic, tp.partition))
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        await self.broker.commit(self._group, {(tp.topic, tp.partition): o for tp, o in offsets.items()})
+        try:
+            await self.broker.commit(self._group, {(tp.topic, tp.partition): o for tp, o in offsets.items()})
+        except BusUnavailableError as exc:
+            self.log.error("offsets were not committed, which costs a repetition at most: %s", exc)
+            return False
         return True
 
     # -- fetch -----------------------------------------------------------------------------------

@@ -1,0 +1,137 @@
+"""The command line as a process: what it prints, and its exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from openanomaly.cli import ROLES
+
+
+def openanomaly(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("OPENANOMALY_")}
+    return subprocess.run(
+        [sys.executable, "-m", "openanomaly.cli", *words],
+        cwd=folder,
+        env={**ours, **environ},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_version(tmp_path: Path) -> None:
+    done = openanomaly(tmp_path, "version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"openanomaly {version('openanomaly')} (Python 3.")
+
+
+def test_the_installed_command_is_the_same(tmp_path: Path) -> None:
+    command = Path(sys.executable).parent / "openanomaly"
+    done = subprocess.run([command, "version"], capture_output=True, text=True, check=True)
+    assert done.stdout == openanomaly(tmp_path, "version").stdout
+
+
+@pytest.mark.parametrize("words", [["version"], ["run", "--set", "broker.partitions=0"]])
+def test_what_starts_nothing_loads_nothing_heavy(tmp_path: Path, words: list[str]) -> None:
+    script = (
+        "import sys; from openanomaly.cli import main; main(sys.argv[1:]);"
+        "print(*(name for name in ('faust', 'aiohttp', 'aiokafka', 'uvloop') if name in sys.modules), sep='')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("command", ROLES)
+def test_a_dry_run_says_what_would_run_and_starts_nothing(tmp_path: Path, command: str) -> None:
+    done = openanomaly(
+        tmp_path, command, "--dry-run", "--write-to", "http://me:hunter2@127.0.0.1:1/write", "--listen", ":0"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hunter2" not in done.stdout
+    said = json.loads(done.stdout)
+    assert said["command"] == command
+    assert said["roles"] == list(ROLES[command])
+    assert "web server on :0" in said["starts"]
+    assert "scores to http://127.0.0.1:1/write" in said["starts"]
+    assert said["settings"]["broker"]["partitions"] == 16
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_win_over_variables_and_those_over_the_default_file(tmp_path: Path) -> None:
+    (tmp_path / "openanomaly.yaml").write_text(
+        "broker: {partitions: 1}\nlog: {level: error}\nweb: {listen: ':1'}\n"
+    )
+    done = openanomaly(
+        tmp_path,
+        "run",
+        "--dry-run",
+        "--listen",
+        ":3",
+        "--set",
+        "window.max_series=5",
+        OPENANOMALY_WEB_LISTEN=":2",
+        OPENANOMALY_LOG_LEVEL="debug",
+    )
+    settings = json.loads(done.stdout)["settings"]
+    found = (settings["broker"]["partitions"], settings["log"]["level"], settings["web"]["listen"])
+    assert found == (1, "debug", ":3")
+    assert settings["window"]["max_series"] == 5
+
+
+def test_the_file_may_be_named_by_flag_or_variable(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("broker: {partitions: 1}")
+    (tmp_path / "b.yaml").write_text("broker: {partitions: 2}")
+    named = openanomaly(tmp_path, "run", "--dry-run", OPENANOMALY_CONFIG="a.yaml")
+    assert json.loads(named.stdout)["settings"]["broker"]["partitions"] == 1
+    both = openanomaly(tmp_path, "run", "--dry-run", "--config", "b.yaml", OPENANOMALY_CONFIG="a.yaml")
+    assert json.loads(both.stdout)["settings"]["broker"]["partitions"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run", "--config", "none.yaml"], "cannot read settings file none.yaml: No such file or directory"),
+        (["run", "--broker", "redis://a"], "flag for broker.url: broker.url: expected embedded://PATH"),
+        (["sink", "--set", "sink.url"], "--set sink.url: expected NAME=VALUE"),
+        (["window", "--set", "window.max=1"], "--set window.max: no such setting; did you mean window."),
+        (["run", "--dry-run", "--set", "pipelines=[{name: a, model: oracle}]"], "'oracle'"),
+        (["run", "--dry-run", "--set", "pipelines=[{name: a, score: {channels: [x]}}]"], "'x'"),
+        (
+            ["run", "--dry-run", "--set", "web.tls.cert_file=a", "--set", "web.tls.key_file=b"],
+            "web.tls.cert_file",
+        ),
+        (["run", "--dry-run", "--set", "web.auth.bearer_token_file=none"], "cannot read secret file none"),
+        (["receiver", "--set", "web.auth.bearer_token_file=none"], "cannot read secret file none"),
+    ],
+)
+def test_wrong_settings_end_with_status_2_and_the_reason(
+    tmp_path: Path, words: list[str], message: str
+) -> None:
+    done = openanomaly(tmp_path, *words)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("words", [[], ["walk"], ["run", "--walk"], ["run", "--log-level", "loud"]])
+def test_wrong_words_end_with_status_2_and_the_usage(tmp_path: Path, words: list[str]) -> None:
+    done = openanomaly(tmp_path, *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: openanomaly")
+
+
+def test_run_does_not_start_a_worker_again_that_cannot_listen(tmp_path: Path) -> None:
+    done = openanomaly(tmp_path, "run", "--listen", "256.0.0.1:0")
+    assert done.returncode == 2
+    assert "cannot listen on 256.0.0.1:0" in done.stderr
+    assert "starting it again" not in done.stderr
