@@ -13,9 +13,6 @@ The last line is one JSON object. Exit status 1 if forecasts or scores are missi
 import argparse
 import asyncio
 import json
-import os
-import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +27,7 @@ from numpy.typing import NDArray
 
 import load
 from openanomaly.pb.prometheus import remote_write_1_pb2 as pb
+from procs import cpu_s, free_port, rss_bytes
 
 HISTORY = 160
 
@@ -48,45 +46,6 @@ class Target:
                 self.samples[sample.timestamp] = self.samples.get(sample.timestamp, 0) + 1
                 self.last[sample.timestamp] = time.time()
         return web.Response(status=204)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def rss_bytes(pid: int) -> int:
-    """Resident memory of a process and its children."""
-    total = 0
-    for child in [pid, *children(pid)]:
-        try:
-            status = Path(f"/proc/{child}/status").read_text()
-        except OSError:
-            continue
-        if found := re.search(r"VmRSS:\s+(\d+) kB", status):
-            total += int(found[1]) * 1024
-    return total
-
-
-def cpu_s(pid: int) -> float:
-    ticks = 0
-    for child in [pid, *children(pid)]:
-        try:
-            fields = Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def children(pid: int) -> list[int]:
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    direct = [int(x) for x in text.split()]
-    return direct + [g for c in direct for g in children(c)]
 
 
 async def metrics(session: aiohttp.ClientSession, base: str) -> dict[str, float]:
