@@ -216,7 +216,7 @@ class Consumer(ReleasedOffsets, driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """Kafka as we use it. `close` has nothing to let go of: clients end with the app."""
+    """Kafka as we use it; clients end with the app."""
 
     Consumer: ClassVar[Any] = Consumer
     Producer: ClassVar[Any] = Producer
@@ -238,7 +238,10 @@ class Transport(driver.Transport):
         )
 
     async def close(self) -> None:
-        """Nothing is left open."""
+        """Let go of the loop of a consumer that was made and never started, as where an app only produces."""
+        consumer = self.app._consumer
+        if consumer is not None and not consumer._thread._thread_started.is_set():
+            consumer._thread.thread_loop.close()
 
 
 def _ms(seconds: float) -> int:
