@@ -1,16 +1,59 @@
 """librdkafka's mock broker: the Kafka protocol in this process, without a JVM. Starts in milliseconds."""
 
 import contextlib
+import ctypes
 from collections.abc import Iterator
+from pathlib import Path
 
-from confluent_kafka import Producer
+import confluent_kafka
+
+_PRODUCER = 0
+_TEXT_BYTES = 512
 
 
 @contextlib.contextmanager
 def mock_kafka(brokers: int = 1) -> Iterator[str]:
-    """A running mock cluster; gives its bootstrap addresses."""
+    """A running mock cluster; gives its bootstrap addresses.
+
+    Groups form at once, as on our real Kafka: by default the mock waits 3 s for further members.
+    """
+    kafka = _librdkafka()
+    text = ctypes.create_string_buffer(_TEXT_BYTES)
+    conf = kafka.rd_kafka_conf_new()
+    for name, value in ((b"test.mock.num.brokers", b"%d" % brokers), (b"log_level", b"0")):
+        assert kafka.rd_kafka_conf_set(conf, name, value, text, _TEXT_BYTES) == 0, text.value
     # The cluster lives as long as the client that carries it.
-    carrier = Producer({"bootstrap.servers": "ignored", "test.mock.num.brokers": brokers, "log_level": 0})
-    known = carrier.list_topics(timeout=10).brokers.values()
-    yield ",".join(f"{broker.host}:{broker.port}" for broker in known)
-    del carrier
+    carrier = kafka.rd_kafka_new(_PRODUCER, conf, text, _TEXT_BYTES)
+    assert carrier, text.value
+    try:
+        cluster = kafka.rd_kafka_handle_mock_cluster(carrier)
+        kafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
+        yield kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode()
+    finally:
+        kafka.rd_kafka_destroy(carrier)
+
+
+def _librdkafka() -> ctypes.CDLL:
+    """The library in confluent-kafka's wheel, which has no Python names for what we need."""
+    packages = Path(confluent_kafka.__file__).parents[1]
+    found = next(p for p in packages.glob("confluent_kafka*/**/librdkafka*") if ".so" in p.name)
+    kafka = ctypes.CDLL(str(found))
+    pointer = ctypes.c_void_p
+    kafka.rd_kafka_conf_new.restype = pointer
+    kafka.rd_kafka_conf_set.argtypes = [
+        pointer,
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_char_p,
+        ctypes.c_size_t,
+    ]
+    kafka.rd_kafka_new.argtypes = [ctypes.c_int, pointer, ctypes.c_char_p, ctypes.c_size_t]
+    kafka.rd_kafka_new.restype = pointer
+    kafka.rd_kafka_handle_mock_cluster.argtypes = [pointer]
+    kafka.rd_kafka_handle_mock_cluster.restype = pointer
+    kafka.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [pointer, ctypes.c_int32]
+    kafka.rd_kafka_mock_cluster_bootstraps.argtypes = [pointer]
+    kafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+    kafka.rd_kafka_destroy.argtypes = [pointer]
+    kafka.rd_kafka_destroy.restype = None
+    return kafka
