@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from confluent_kafka import Consumer as Client
+from confluent_kafka import Producer as TransactionalProducer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import ConfigResource, ConfigSource, NewTopic
 
@@ -83,6 +84,19 @@ class Bus:
         new = NewTopic(topic, PARTITIONS, 1, config=config)
         admin = self.cluster.admin()
         admin.create_topics([new])[topic].result(10)
+
+    def write_in_transaction(
+        self, topic: str, partition: int, records: Sequence[tuple[bytes, bytes | None]]
+    ) -> None:
+        """Records, and behind them an offset without one: the marker of the transaction."""
+        servers = self.config.url.removeprefix("kafka://")
+        settings = {"bootstrap.servers": servers, "transactional.id": topic, "log_level": 0}
+        producer = TransactionalProducer(settings)
+        producer.init_transactions(10)
+        producer.begin_transaction()
+        for key, content in records:
+            producer.produce(topic, key=key, value=content, partition=partition)
+        producer.commit_transaction(10)
 
     def described(self, topic: str) -> dict[str, str | int]:
         """Of a topic: its partitions, and those of our settings that hold for it alone."""
@@ -160,9 +174,13 @@ class Reader:
             message = event.message
             if message.value == self._fail_at:
                 raise ValueError("this record is too much")
+            self.on_record()
             self.read[message.partition].append((message.offset, message.value))
             if self.count == self._hold_at:
                 await asyncio.Event().wait()
+
+    def on_record(self) -> None:
+        """Called at each record, before it counts as read."""
 
     @property
     def count(self) -> int:
