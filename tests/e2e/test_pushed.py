@@ -83,8 +83,8 @@ def wait_for_last_step(product: Product, store: VictoriaMetrics, fleet: Fleet) -
 def test_a_spike_of_one_normal_range_scores_above_one_and_its_neighbours_do_not(
     tmp_path: Path, victoria_metrics: VictoriaMetrics, broker: tuple[str, Mapping[str, Any]]
 ) -> None:
-    fleet = Fleet(hosts=8, steps=480)
-    spike = 470
+    fleet = Fleet(hosts=8, steps=970)
+    spike = 960
     fleet.values[3, spike] = 50 + RANGE
     url, settings = broker
     flags = ("--broker", url, "--write-to", victoria_metrics.write_url)
@@ -98,9 +98,8 @@ def test_a_spike_of_one_normal_range_scores_above_one_and_its_neighbours_do_not(
     assert max(spiked[fleet.scored_ms(step)] for step in (spike, spike + 1)) > 1.0
     before = [spiked[fleet.scored_ms(step)] for step in range(spike - 20, spike)]
     assert max(before) < 1.0
-    after_ms = fleet.scored_ms(spike)
-    neighbours = [score for samples in found.values() for t, score in samples.items() if t >= after_ms]
-    assert len(neighbours) == 7 * (fleet.steps - spike)
+    neighbours = [samples[fleet.scored_ms(step)] for samples in found.values() for step in (spike, spike + 1)]
+    assert len(neighbours) == 7 * 2
     assert max(neighbours) < 1.0
 
 

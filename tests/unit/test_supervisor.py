@@ -24,9 +24,9 @@ starts = len(list(folder.glob("start-*")))
 def told(number, frame):
     (folder / f"told-{signal.Signals(number).name}").touch()
     sys.exit(0)
-{body}
-(folder / f"start-{{starts}}-{{os.getpid()}}").touch()
-{then}
+BODY
+(folder / f"start-{starts}-{os.getpid()}").touch()
+THEN
 """
 WAIT = "while True: time.sleep(0.02)"
 
@@ -37,7 +37,7 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
     def start(body: str, then: str, stop_s: float = 10, pause_s: float = 0.01) -> subprocess.Popen[str]:
-        worker = WORKER.format(body=body, then=then)
+        worker = WORKER.replace("BODY", body).replace("THEN", then)
         words = [str(tmp_path), str(stop_s), str(pause_s), sys.executable, "-c", worker, str(tmp_path)]
         process = subprocess.Popen(
             [sys.executable, "-c", SUPERVISE, *words],

@@ -7,6 +7,7 @@ import xxhash
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
 
 DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
@@ -45,6 +46,13 @@ class ScoreOptions(BaseModel):
     def _is_range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         if value is not None and not value[0] < value[1]:
             raise ValueError(f"expected [lower, upper], found {list(value)}")
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _are_channels(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and (unknown := sorted(set(value) - set(CHANNELS))):
+            raise ValueError(f"there is no channel {unknown[0]!r}; they are {', '.join(CHANNELS)}")
         return value
 
 

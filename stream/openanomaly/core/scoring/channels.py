@@ -37,7 +37,6 @@ _SIGMA_FLOOR = np.float32(0.0625)
 _SURPRISE_FLOOR = np.float32(0.05)
 _HALF = np.float32(0.5)
 _LARGEST = 1e37
-_YOUNG_BY_SCALE = np.array([[1], [1], [1]], np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +149,7 @@ def judge(
     middle = (reference[:3] - reference[3:6]) * _HALF
     half = (reference[:3] + reference[3:6]) * _HALF
     np.maximum(half, jitter, out=half)
-    half *= widening * _YOUNG_BY_SCALE + (1 + 2 * options.tolerance)
+    half *= widening + (1 + 2 * options.tolerance)
     np.subtract(now[:3], middle, out=side[:3])
     side[:3] /= half
     limit = np.empty((2, n), np.float32)

@@ -13,7 +13,6 @@ from openanomaly.core.scoring.channels import YOUNG_STEPS, Judging, Memory, Tabl
 from openanomaly.core.scoring.episodes import Episodes
 from openanomaly.core.scoring.reason import CHANNELS, QUIET, Reason
 from openanomaly.core.scoring.state import Field, Rows, State, places
-from openanomaly.errors import ConfigError
 
 CHUNK = 4096
 """Rows judged at once: what they need stays in the second-level cache."""
@@ -62,10 +61,6 @@ class Scorer:
     fields: tuple[Field, ...] = fields.FIELDS
 
     def __init__(self, options: ScoreOptions) -> None:
-        """
-        Raises:
-            ConfigError: an option names a channel that does not exist, or an empty range.
-        """
         self.options = options
         self._judging = _judging(options)
         self._tables = Tables.make()
@@ -211,12 +206,6 @@ def _judging(options: ScoreOptions) -> Judging:
     above = 0.0 if options.direction == "below" else 1 / upper
     below = 0.0 if options.direction == "above" else -1 / lower
     names = CHANNELS if options.channels is None else options.channels
-    if unknown := sorted(set(names) - set(CHANNELS)):
-        raise ConfigError(
-            f"score.channels: there is no channel {unknown[0]!r}; they are {', '.join(CHANNELS)}"
-        )
-    if options.data_range is not None and not options.data_range[0] <= options.data_range[1]:
-        raise ConfigError(f"score.data_range: {list(options.data_range)} is empty; give [lowest, highest]")
     speaks = np.array([name in names for name in CHANNELS])
     if options.direction != "both":
         speaks[QUIET:] = False  # they have no side

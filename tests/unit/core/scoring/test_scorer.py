@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from openanomaly.core.frames import ScoreFlag
 from openanomaly.core.pipelines.pipeline import ScoreOptions
@@ -9,7 +10,6 @@ from openanomaly.core.scoring.blocks import PAGE, phase_of
 from openanomaly.core.scoring.reason import Reason
 from openanomaly.core.scoring.scorer import Judged, Scorer
 from openanomaly.core.scoring.state import State
-from openanomaly.errors import ConfigError
 
 LEVELS_Z = np.array([-1.645, -0.842, 0.0, 0.842, 1.645])
 FAST = ScoreOptions(block=24, memory=5, warmup=30)
@@ -170,17 +170,18 @@ def test_no_score_in_warmup_and_one_for_each_step_behind_it() -> None:
     assert got[50:].all()
 
 
-def test_a_spike_of_one_range_scores_above_one_at_once_and_its_neighbours_stay_below() -> None:
-    rng = np.random.default_rng(3)
-    t = np.arange(400)
-    y = 50 + 10 * np.sin(t[:, None] / 17 + np.arange(20)) + rng.uniform(-1, 1, (400, 20))
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_a_spike_of_one_range_scores_above_one_at_once_and_its_neighbours_stay_below(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    t = np.arange(1010)
+    y = 50 + 10 * np.sin(t[:, None] / 17 + np.arange(20)) + rng.uniform(-1, 1, (1010, 20))
     band = (y + rng.uniform(-1, 1, y.shape))[..., None] + LEVELS_Z
-    y[300, 7] = y[:300, 7].max() + np.ptp(y[:300, 7])
+    y[1000, 7] = y[:1000, 7].max() + np.ptp(y[:1000, 7])
     scorer = Scorer(ScoreOptions())
     score = scores(run(scorer, scorer.allocate(20), y, band))
-    assert score[300, 7] > 1
-    score[300:, 7] = 0
-    assert np.nanmax(score) < 1
+    assert score[1000, 7] > 1
+    assert score[990:1000, 7].max() < 1
+    assert np.delete(score[1000:], 7, axis=1).max() < 1
 
 
 def test_normal_life_scores_near_zero() -> None:
@@ -188,8 +189,8 @@ def test_normal_life_scores_near_zero() -> None:
     y = rng.standard_normal((1500, 50))
     scorer = Scorer(ScoreOptions())
     score = scores(run(scorer, scorer.allocate(50), y, np.zeros((1500, 50, 1)) + LEVELS_Z))
-    assert np.nanmedian(score) < 0.05
-    assert np.nanmean(score > 1) < 2e-3
+    assert np.nanmedian(score) < 0.1
+    assert np.nanmean(score > 1) < 1e-3
 
 
 def test_the_second_occurrence_is_an_alarm_and_the_third_is_normal() -> None:
@@ -215,10 +216,11 @@ def test_what_is_older_than_memory_is_forgotten() -> None:
 def test_a_level_that_stays_is_learned_by_the_second_block() -> None:
     rng = np.random.default_rng(7)
     y = rng.standard_normal(1500)
-    y[1000:] += 12
+    shift = 7 * 144 + 12
+    y[shift:] += 12
     score = scores(one_by_one(Scorer(ScoreOptions()), y, told(y)))[:, 0]
-    assert (score[1000:1050] > 1).all()
-    assert np.flatnonzero(score > 1)[-1] < 1000 + 2 * 144
+    assert (score[shift : shift + 50] > 1).all()
+    assert np.flatnonzero(score > 1)[-1] < 8 * 144 + 12
 
 
 def test_a_step_back_in_a_forecasts_error_is_one_episode_with_its_cause() -> None:
@@ -268,12 +270,13 @@ def test_the_first_forecast_ever_is_no_alarm() -> None:
     assert np.nanmax(score[600:]) < 1
 
 
-@pytest.mark.parametrize("offset", [0.0, 1e9, -1e15])
-def test_a_large_level_does_not_hide_a_small_signal(offset: float) -> None:
+@pytest.mark.parametrize(("offset", "unit"), [(0.0, 8.0), (1e9, 8.0), (-1e10, 8.0), (1e15, 8e6)])
+def test_a_large_level_does_not_hide_a_small_signal(offset: float, unit: float) -> None:
+    """Of a billionth of the level; what is smaller counts as jitter."""
     rng = np.random.default_rng(11)
-    y = np.round(8 * rng.standard_normal(800)) + offset
+    y = np.round(unit * rng.standard_normal(800)) + offset
     y[0] = 0.0  # the first value tells nothing of the level to come
-    y[700] = offset + 100
+    y[700] = offset + 12 * unit
     score = scores(one_by_one(Scorer(ScoreOptions(memory=3)), y))[:, 0]
     assert score[700] > 1
 
@@ -284,11 +287,13 @@ def test_values_beyond_float32_give_numbers() -> None:
     assert np.isfinite(scores(judged)[200:]).all()
 
 
-def test_an_unknown_channel_is_refused_with_the_names_of_those_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"'loud'.*mean_12"):
-        Scorer(ScoreOptions(channels=("value", "loud")))
-
-
-def test_an_empty_data_range_is_refused() -> None:
-    with pytest.raises(ConfigError, match="data_range"):
-        Scorer(ScoreOptions(data_range=(2.0, 1.0)))
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": ("value", "loud")}, r"'loud'.*mean_12"),
+        ({"data_range": (2.0, 1.0)}, r"expected \[lower, upper\], found \[2.0, 1.0\]"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ScoreOptions.model_validate(options)
