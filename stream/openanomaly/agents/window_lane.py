@@ -61,6 +61,7 @@ class Lane:
         self._next_checkpoint = clock() + first_checkpoint_s
         self._idle_ttl_ms = idle_ttl_ms
         self._next_evict_ms = 0
+        self._is_ending = False
         self._crashed = crashed
         self._clock = clock
         self._wake = asyncio.Event()
@@ -87,19 +88,23 @@ class Lane:
         if not self._tasks:
             return
         feed, write = self._tasks
-        feed.cancel()
-        await asyncio.gather(feed, return_exceptions=True)
-        if flush and not write.done():
-            flushed = asyncio.create_task(self._flush())
+        if flush and not feed.done() and not write.done():
+            flushed = asyncio.create_task(self._flush(feed))
             await asyncio.wait({flushed, write}, return_when=asyncio.FIRST_COMPLETED)
             flushed.cancel()
+        feed.cancel()
         write.cancel()
-        await asyncio.gather(write, return_exceptions=True)
+        await asyncio.gather(feed, write, return_exceptions=True)
         self._tasks.clear()
 
-    async def _flush(self) -> None:
-        await self._outputs.put(self.partition.checkpoint(self._now_ms()))
-        await self._outputs.join()
+    async def _flush(self, feed: asyncio.Task[None]) -> None:
+        # Not cancelled: what it has computed is in the row state, and must be written before that.
+        self._is_ending = True
+        self._wake.set()
+        await asyncio.wait({feed})
+        if feed.exception() is None:  # else an input is half taken: what is written must not pass it
+            await self._outputs.put(self.partition.checkpoint(self._now_ms()))
+            await self._outputs.join()
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
@@ -126,7 +131,7 @@ class Lane:
         self._wake.set()
 
     async def _feed(self) -> None:
-        while True:
+        while not self._is_ending:
             step = self.inputs.next(self.partition)
             if step is None:
                 self._wake.clear()

@@ -163,6 +163,63 @@ def test_stopping_writes_what_is_computed_and_a_last_checkpoint() -> None:
     asyncio.run(scenario())
 
 
+def test_stopping_while_the_broker_is_slow_loses_no_step_and_no_row_state() -> None:
+    async def scenario() -> None:
+        journal, crashes, partition = Journal(), [], fresh()
+        journal.gate.clear()
+        lane = lane_of(journal, partition, crashes)
+        lane.start()
+        for step in range(12):
+            await lane.offer_samples(step, frame(step))
+        await settle()
+        taken = partition.position.samples
+        assert 5 < taken < 12  # `feed` holds an output for which there is no room
+        stopping = asyncio.create_task(lane.stop(flush=True))
+        await settle()
+        journal.gate.set()
+        await stopping
+        assert journal.released == [(taken, 0)]
+
+        again = Partition(0, plan([PIPELINE]), Budget(100))
+        for record in journal.records:
+            again.restore(record.key, record.value)
+        again.start()
+        (block,), (known,) = again.blocks.values(), partition.blocks.values()
+        rows, closed = np.arange(3), np.full(3, 1_700_000_000_000 // STEP_MS + taken - 2)
+        assert block.state["closed"][:3].tolist() == closed.tolist()
+        assert block.state["count"][:3].tolist() == [1, 1, 1]
+        windows = [b.ring.windows(rows, closed, b.catalogue.born[:3], taken - 1) for b in (block, known)]
+        assert np.isfinite(windows[0]).all()
+        np.testing.assert_array_equal(*windows)
+        assert not crashes
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_breaks_the_worker_is_not_passed_by_its_last_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        journal, crashes, partition = Journal(), [], fresh()
+        (block,) = partition.blocks.values()
+        lane = lane_of(journal, partition, crashes)
+        lane.start()
+        await lane.offer_samples(0, frame(0))
+        await settle()
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("a bug of ours")
+
+        monkeypatch.setattr(block, "put", broken)
+        await lane.offer_samples(1, frame(1))
+        await settle()
+        await lane.stop(flush=True)
+        assert [str(e) for e in crashes] == ["a bug of ours"]
+        assert journal.released == []
+
+    asyncio.run(scenario())
+
+
 def test_a_broker_that_does_not_confirm_bounds_what_waits() -> None:
     async def scenario() -> None:
         journal, crashes, partition = Journal(), [], fresh()
