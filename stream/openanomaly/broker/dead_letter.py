@@ -15,6 +15,7 @@ log = logging.getLogger(__name__)
 
 _VERSION = 1
 _DETAIL_LIMIT = 2000
+_KEY_LIMIT = 32 * 1024
 _PAYLOAD_LIMIT = MAX_RECORD_BYTES - 64 * 1024
 
 
@@ -38,10 +39,14 @@ class DeadLetters:
     ) -> None:
         """Keep a record and why it was refused; returns once the broker has it."""
         log.error("%s[%d] offset %d set aside (%s): %s", topic, partition, offset, reason, detail)
-        value = value or b""
+        key, value = key or b"", value or b""
+        detail = detail[:_DETAIL_LIMIT]
+        # Nothing we write is so long, but others can write it; what cannot be set aside comes for ever.
+        if len(key) > _KEY_LIMIT:
+            detail += f" (first {_KEY_LIMIT} of {len(key)} bytes of the key kept)"
+            key = key[:_KEY_LIMIT]
         if len(value) > _PAYLOAD_LIMIT:
-            # Nothing we write is so long.
-            detail = f"{detail[:_DETAIL_LIMIT]} (first {_PAYLOAD_LIMIT} of {len(value)} bytes kept)"
+            detail += f" (first {_PAYLOAD_LIMIT} of {len(value)} bytes kept)"
             value = value[:_PAYLOAD_LIMIT]
         letter = pb.DeadLetter(
             version=_VERSION,
@@ -49,8 +54,8 @@ class DeadLetters:
             topic=topic,
             partition=partition,
             offset=offset,
-            detail=detail[: _DETAIL_LIMIT + 100],
-            key=key or b"",
+            detail=detail,
+            key=key,
             payload=value,
             noted_ms=int(time.time() * 1000),
             set_aside=True,
