@@ -82,6 +82,15 @@ class ReleasedOffsets(Consumer):
         released, committed = self._released.get(tp), self._committed_offset[tp]
         return released if released is not None and released > (committed or 0) else None
 
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        # Faust notes offsets as committed whether they were or not, and would not try again before
+        # something more is released.
+        before = {tp: self._committed_offset[tp] for tp in offsets}
+        did_commit = bool(await super()._commit_offsets(offsets, start_new_transaction))
+        if not did_commit:
+            self._committed_offset.update(before)
+        return did_commit
+
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         await super().on_partitions_revoked(revoked)
         for tp in revoked:
