@@ -1,0 +1,201 @@
+"""The watchdog: an app that has records to read and reads none is ended, unless something explains it."""
+
+import asyncio
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from openanomaly.broker.watchdog import Watchdog
+from openanomaly.errors import DeliveryError
+
+A, B = TP("samples", 0), TP("samples", 1)
+STALL_S, IDLE_S = 10.0, 30.0
+
+
+class Ledger:
+    topic = "samples"
+
+    def __init__(self) -> None:
+        self.at: dict[TP, int] = {A: 0}
+
+    def positions(self) -> dict[TP, int]:
+        return dict(self.at)
+
+
+class App:
+    role = "sink"
+    should_stop = False
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.ledgers = [self.ledger]
+        self.ends: dict[TP, int] = {A: 0}
+        self.answer: BaseException | None = None
+        self.crashes: list[BaseException] = []
+        self.consumer = SimpleNamespace(highwaters=self._highwaters)
+
+    async def _highwaters(self, *tps: TP) -> Mapping[TP, int]:
+        if isinstance(self.answer, TimeoutError):
+            await asyncio.Event().wait()
+        if self.answer is not None:
+            raise self.answer
+        return {tp: self.ends[tp] for tp in tps}
+
+    async def crash(self, reason: BaseException) -> None:
+        self.crashes.append(reason)
+
+
+class Room:
+    def __init__(self, **options: Any) -> None:
+        self.now = 1000.0
+        self.app = App()
+        self.is_held_up = False
+        self.reports: list[tuple[str, str, int, float]] = []
+        self.dog = Watchdog(
+            self.app,  # type: ignore[arg-type]
+            lambda *report: self.reports.append(report),
+            lambda: self.is_held_up,
+            **{"stall_s": STALL_S, "idle_s": IDLE_S, "every_s": 0.0, "clock": lambda: self.now, **options},
+        )
+
+    async def look(self, seconds: float = 1.0) -> str | None:
+        self.now += seconds
+        return await self.dog.look()
+
+
+def test_unread_records_and_no_progress_end_the_app() -> None:
+    async def go() -> None:
+        room = Room()
+        room.app.ends[A] = 5
+        assert [await room.look() for _ in range(11)] == [None] * 11
+        assert await room.look() == "records are unread and none was read for 11 s"
+
+    asyncio.run(go())
+
+
+def test_progress_of_one_partition_is_progress() -> None:
+    async def go() -> None:
+        room = Room()
+        room.app.ledger.at = {A: 0, B: 0}
+        room.app.ends = {A: 100, B: 100}
+        for _ in range(10):
+            assert await room.look(STALL_S) is None
+            room.app.ledger.at[B] += 1
+
+    asyncio.run(go())
+
+
+def test_nothing_to_read_is_no_stall() -> None:
+    async def go() -> None:
+        room = Room()
+        for _ in range(5):
+            assert await room.look(STALL_S * 2) is None
+        room.app.ends[A] = 1
+        assert await room.look(STALL_S) is None  # it became unread at some time since the last look
+        assert await room.look(1) is not None
+
+    asyncio.run(go())
+
+
+def test_while_reading_is_held_up_nothing_counts_and_after_it_the_time_begins_anew() -> None:
+    async def go() -> None:
+        room = Room()
+        room.app.ends[A] = 5
+        room.is_held_up = True
+        for _ in range(5):
+            assert await room.look(STALL_S * 2) is None
+        room.is_held_up = False
+        assert await room.look(STALL_S) is None
+        assert await room.look(1) is not None
+
+    asyncio.run(go())
+
+
+def test_no_partitions_end_the_app_in_the_end() -> None:
+    async def go() -> None:
+        room = Room()
+        assert await room.look(IDLE_S * 2) is None
+        room.app.ledger.at = {}
+        assert await room.look(IDLE_S) is None
+        assert await room.look(1) == "no partitions for 30 s"
+
+    asyncio.run(go())
+
+
+def test_lag_is_told_with_the_time_since_which_there_is_some() -> None:
+    async def go() -> None:
+        room = Room()
+        room.app.ledger.at = {A: 0, B: 0}
+        room.app.ends = {A: 3, B: 4}
+        await room.look()
+        await room.look(5)
+        room.app.ledger.at = {A: 2, B: 4}
+        await room.look(2)
+        room.app.ledger.at = {A: 3, B: 4}
+        await room.look()
+        room.app.ends[B] = 5
+        await room.look()
+        assert room.reports == [
+            ("sink", "samples", 7, 0.0),
+            ("sink", "samples", 7, 5.0),
+            ("sink", "samples", 1, 7.0),
+            ("sink", "samples", 0, 0.0),
+            ("sink", "samples", 1, 0.0),
+        ]
+
+    asyncio.run(go())
+
+
+def test_a_position_past_the_end_is_no_lag() -> None:
+    """The end was asked first, and records came in between."""
+
+    async def go() -> None:
+        room = Room()
+        room.app.ledger.at = {A: 7}
+        room.app.ends = {A: 5}
+        assert await room.look(STALL_S * 2) is None
+        assert room.reports == [("sink", "samples", 0, 0.0)]
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "sink: records are unread and none was read for"),
+        (OSError("gone"), "sink: records are unread and none was read for"),
+        (TimeoutError("silent"), "sink: the broker did not say where topics end within 0 s"),
+    ],
+)
+def test_the_app_is_ended_once_with_the_reason(answer: BaseException | None, message: str) -> None:
+    """Also where the broker fails, or says nothing for as long as a stall may last."""
+
+    async def go() -> None:
+        room = Room(stall_s=0.05)
+        room.app.ends[A] = 5
+        room.app.answer = answer
+        task = asyncio.create_task(room.dog.watch())
+        while not task.done():
+            room.now += 0.01
+            await asyncio.sleep(0)
+            if isinstance(answer, TimeoutError):
+                await asyncio.sleep(0.01)
+        await task
+        (reason,) = room.app.crashes
+        assert isinstance(reason, DeliveryError)
+        assert str(reason).startswith(message)
+
+    asyncio.run(go())
+
+
+def test_watching_ends_with_the_app() -> None:
+    async def go() -> None:
+        room = Room()
+        room.app.should_stop = True
+        await asyncio.wait_for(room.dog.watch(), 5)
+        assert room.app.crashes == []
+
+    asyncio.run(go())
