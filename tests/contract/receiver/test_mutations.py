@@ -1,0 +1,60 @@
+"""Mutated bodies end in an answer, and are counted; a million of them: tests/contract/receiver/mutate.py."""
+
+import asyncio
+import itertools
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from contract.receiver.mutations import mutated
+from messages import HEADERS, Series, named
+from receiving import now_ms, site
+
+BODIES = 3000
+
+
+@pytest.mark.timeout(60)
+def test_mutated_bodies_are_answered_and_every_sample_of_them_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        # So few known series that the table is emptied on the way.
+        async with site(tmp_path, known_series=1024) as s:
+            bodies = itertools.islice(mutated(seed=7), BODIES)
+            statuses: Counter[int] = Counter()
+
+            async def worker() -> None:
+                for body in bodies:
+                    async with asyncio.timeout(10):
+                        answer = await s.post(body.packed, HEADERS[body.version])
+                    assert answer.status in (204, 400, 413, 503), (answer, body)
+                    statuses[answer.status] += 1
+
+            await asyncio.gather(*(worker() for _ in range(16)))
+
+            assert statuses.total() == BODIES
+            assert statuses[204] > BODIES / 20, "hardly any mutation leaves a body valid: nothing is tested"
+            assert statuses[400] > BODIES / 20
+            for version in (1, 2):
+                good = Series(named("valid", version=str(version)), [(now_ms(), 1.0)])
+                assert (await s.write(version, good)).status == 204
+                assert (await s.samples())[good.labels] == good.samples
+            published = s.count("samples_published_total")
+            assert s.count("samples_total") == published + sum(s.dropped().values())
+            assert sum(len(frame.row) for _, frame, _ in await s.frames()) == published
+            assert s.receiver._in_flight.used_bytes == 0
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(run())
+    # An exception that a decoder had not foreseen is answered 400 all the same, and logged.
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+
+
+def test_equal_seeds_give_equal_bodies() -> None:
+    def first(seed: int) -> list[object]:
+        return list(itertools.islice(mutated(seed), 100))
+
+    assert first(1) == first(1)
+    assert first(1) != first(2)
