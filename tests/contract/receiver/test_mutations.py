@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contract.receiver.mutations import mutated
-from messages import HEADERS, Series, named
+from messages import HEADERS, Series, named, packed
 from receiving import now_ms, site
 
 BODIES = 3000
@@ -58,3 +58,24 @@ def test_equal_seeds_give_equal_bodies() -> None:
 
     assert first(1) == first(1)
     assert first(1) != first(2)
+
+
+@pytest.mark.parametrize(
+    ("version", "part", "what"),
+    [(1, b"\x0a\0", "time series"), (2, b"\x2a\0", "time series"), (1, b"\x1a\0", "metadata")],
+)
+@pytest.mark.timeout(60)
+def test_a_body_of_nothing_but_empty_parts_is_refused_before_any_is_read(
+    version: int, part: bytes, what: str, tmp_path: Path
+) -> None:
+    """One mebibyte of them travels as fifty kilobytes; read one by one they took seconds and 350 MiB."""
+
+    async def run() -> None:
+        async with site(tmp_path) as s:
+            body = packed((b"\x22\0" if version == 2 else b"") + part * (1 << 19))
+            answer = await s.post(body, HEADERS[version])
+            assert answer.status == 413
+            assert f"524288 {what}, limit 100000" in answer.text
+            assert s.count("known_series") == 0
+
+    asyncio.run(run())

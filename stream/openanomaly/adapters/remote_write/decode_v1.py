@@ -4,7 +4,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from openanomaly.adapters.remote_write.columns import Refused, WriteColumns, kind_of
+from openanomaly.adapters.remote_write.columns import Refused, WriteColumns, check_count, kind_of
 from openanomaly.adapters.remote_write.samples import WITH_VALUE, tails
 from openanomaly.adapters.remote_write.whole import Whole, count_histograms, spread, text
 from openanomaly.core.identity import Identities
@@ -18,11 +18,14 @@ def decode(body: bytes, identities: Identities) -> WriteColumns:
 
     Raises:
         MalformedRequestError: the bytes are not this message; nothing of it is kept.
+        RequestTooLargeError: it has too many series.
     """
     try:
         request = pb.WriteRequestSlices.FromString(body)
     except DecodeError as exc:
         raise MalformedRequestError(f"cannot decode prometheus.WriteRequest: {exc}") from exc
+    check_count(len(request.timeseries), "time series")
+    check_count(len(request.metadata), "metadata")
     slices = list(request.timeseries)
     identities.make_room(len(slices))
     end = tails(slices)

@@ -5,7 +5,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from openanomaly.adapters.remote_write import refs
-from openanomaly.adapters.remote_write.columns import Refused, WriteColumns, kind_of
+from openanomaly.adapters.remote_write.columns import Refused, WriteColumns, check_count, kind_of
 from openanomaly.adapters.remote_write.whole import Whole, count_histograms, spread, text
 from openanomaly.core.identity import Identities
 from openanomaly.core.series import Labels
@@ -18,11 +18,13 @@ def decode(body: bytes, identities: Identities) -> WriteColumns:
 
     Raises:
         MalformedRequestError: the bytes are not this message; nothing of it is kept.
+        RequestTooLargeError: it has too many series.
     """
     try:
         request = pb.RequestSlices.FromString(body)
     except DecodeError as exc:
         raise MalformedRequestError(f"cannot decode io.prometheus.write.v2.Request: {exc}") from exc
+    check_count(len(request.timeseries), "time series")
     slices, symbols = list(request.timeseries), list(request.symbols)
     if slices and (not symbols or symbols[0]):
         raise MalformedRequestError(
