@@ -3,10 +3,10 @@
     uv run --all-extras bench/receiver.py [--series 100000 1000000] [--version 1 2] [--pairs 5]
 
 Ours is `openanomaly receiver` on the embedded broker with full durability, as it comes: it answers once
-the samples are on disk. vmagent is Debian's: it answers once they are in its queue. The address that it
-forwards to refuses connections: so it parses, encodes and queues on disk, and pays for no delivery, as
-our receiver pays for none. (A target that answers would have it send every sample too, work that belongs
-to other roles here; `--deliver` measures that, which is kinder to us.)
+the samples are on disk. vmagent is Debian's: it answers once they are in its queue, which is in memory at
+first and never synced. The address that it forwards to refuses connections, so it parses, encodes and
+queues, and pays for no delivery, as our receiver pays for none. (`--deliver` has a target that answers, so
+that vmagent sends every sample too, work that belongs to other roles here: kinder to us.)
 
 Every series is sent once before anything is measured, so that both know it. A round then sends fresh
 timestamps, the bodies made in advance; ours and vmagent take turns with the same bodies. The figure is
