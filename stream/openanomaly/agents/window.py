@@ -63,6 +63,7 @@ class WindowWorker:
         self._emitting: Literal["all", "episodes"] | None = None
         self._left: Counter[str] = Counter()
         self._recovered: dict[str, set[int]] = {}
+        self._has_lanes = asyncio.Event()
         self._next_due = 0
         self._samples = declare(app, topics.samples)
         self._forecasts = declare(app, topics.forecasts)
@@ -89,6 +90,8 @@ class WindowWorker:
         held = self.partitions.get(partition)
         if held is None or held.is_started:
             # A partition we were active for and that another worker has written since: begin anew.
+            if held is not None:
+                self._leave(held)
             held = self.partitions[partition] = Partition(partition, self._plans, self.budget)
         held.restore(key, value)
 
@@ -96,14 +99,18 @@ class WindowWorker:
         """The partition is no longer ours."""
         held = self.partitions.pop(partition, None)
         if held is not None and held.is_started:
-            self.budget.give(held.series)
-            self._left.update(held.counts)
+            self._leave(held)
         lane = self.lanes.pop(partition, None)
         if lane is not None:
             self.app.add_future(lane.stop(flush=False))
 
+    def _leave(self, partition: Partition) -> None:
+        self.budget.give(partition.series)
+        self._left.update(partition.counts)
+
     def revoked(self, table: str) -> None:
         self._recovered.clear()
+        self._has_lanes.clear()
         self.is_recovered = False
 
     def recovered(self, table: str, active: set[int], standby: set[int]) -> None:
@@ -136,6 +143,7 @@ class WindowWorker:
             )
             lane.start()
         self._choose_emit()
+        self._has_lanes.set()
         self.is_recovered = True
         log.info("windows ready: %d partitions, %d series", len(self.lanes), self.budget.used)
 
@@ -154,6 +162,7 @@ class WindowWorker:
         async for event in stream.noack().events():
             # Never `take()` or a bare `async for value`: Faust acknowledges a record even when its
             # agent raises. Acks are the ledger's, released at checkpoints.
+            await self._has_lanes.wait()  # streams open before they are built: nothing may be passed over
             if self._ledgers["samples"].receive(event):
                 lane, raw = self._lane_and_raw(event)
                 if lane is not None:
@@ -161,6 +170,7 @@ class WindowWorker:
 
     async def _read_forecasts(self, stream: Any) -> None:
         async for event in stream.noack().events():
+            await self._has_lanes.wait()
             if self._ledgers["forecasts"].receive(event):
                 lane, raw = self._lane_and_raw(event)
                 if lane is not None:

@@ -1,0 +1,72 @@
+"""What a window worker does around its lanes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from openanomaly.agents.window import WindowWorker
+from openanomaly.agents.window_lane import Lane
+from openanomaly.broker.dead_letter import DeadLetters
+from openanomaly.broker.faust_app import BrokerConfig, make_app
+from openanomaly.broker.topics import topics
+from openanomaly.settings import WindowSettings
+from openanomaly.telemetry import Telemetry
+from unit.core.windows import drive
+
+
+class Stream:
+    """One record, and then the end."""
+
+    def noack(self) -> "Stream":
+        return self
+
+    async def events(self) -> AsyncIterator[Any]:
+        yield SimpleNamespace(message=SimpleNamespace(partition=0, offset=7, value=b"x", timestamp=1.0))
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> WindowWorker:
+    app = make_app("window", BrokerConfig(f"embedded://{tmp_path}", partitions=2))
+    names = topics("t", 2)
+    return WindowWorker(
+        app, WindowSettings(), [drive.pipeline()], names, Telemetry().window, DeadLetters(app, names)
+    )
+
+
+def test_a_record_that_comes_before_its_lane_is_built_waits_for_it(worker: WindowWorker) -> None:
+    async def scenario() -> None:
+        offered: list[int] = []
+
+        async def offer(offset: int, raw: object) -> None:
+            offered.append(offset)
+
+        received: list[Any] = []
+        worker._ledgers["samples"] = cast("Any", SimpleNamespace(receive=lambda e: not received.append(e)))
+        reading = asyncio.create_task(worker._read_samples(Stream()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not received
+        worker.lanes[0] = cast("Lane", SimpleNamespace(offer_samples=offer))
+        worker._has_lanes.set()
+        await asyncio.wait_for(reading, 5)
+        assert offered == [7]
+
+    asyncio.run(scenario())
+
+
+def test_a_partition_that_begins_anew_gives_its_series_back(worker: WindowWorker) -> None:
+    held = worker.partitions[0] = drive.partition()
+    held._budget = worker.budget
+    out = held.put(drive.frame([("a", 1000, 1.0), ("b", 1000, 1.0)]), 0, 1000)
+    assert worker.budget.used == 2
+
+    worker.apply("state", 0, 5, out.catalogue[0].key, out.catalogue[0].value)
+
+    assert worker.budget.used == 0
+    assert worker.counts()["admitted"] == 2
+    worker.partitions[0].start()
+    assert worker.budget.used == 2
