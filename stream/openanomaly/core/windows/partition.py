@@ -249,8 +249,13 @@ class Partition:
             self.position = self.position._replace(forecasts=offset + 1)
 
     def tick(self, now_ms: int) -> Output:
-        """Close what is due by the wall clock. Only when every record before this moment was taken."""
-        now_ms = max(now_ms, self.position.tick_ms)
+        """Close what is due by the wall clock. Only when every record before this moment was taken.
+
+        A clock that was set back closes nothing until it is where it had been: at the old time every
+        open step would be overdue, and a second tick at one time could not be told from the first.
+        """
+        if now_ms <= self.position.tick_ms:
+            return Output()
         self.position = self.position._replace(tick_ms=now_ms)
         out = Output()
         for block in self.blocks.values():

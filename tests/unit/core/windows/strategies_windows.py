@@ -69,6 +69,6 @@ def requests(draw: st.DrawFn) -> list[list[tuple[str, Sample]] | Tick]:
         if draw(st.integers(0, 4)) == 0:
             out.append(request)
         if draw(st.booleans()):
-            now_ms = max(now_ms, received_ms + draw(st.integers(-5_000, 60_000)))
+            now_ms = max(now_ms + 1, received_ms + draw(st.integers(-5_000, 60_000)))
             out.append(Tick(now_ms))
     return out
