@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Any
 
 from integration.broker.buses import PARTITIONS, Bus, Reader, numbered, offsets, running
@@ -49,6 +50,14 @@ class Keeper(Reader):
         self.table: Any = changelog_table(self.app, "ring", PARTITIONS, self.owner, retention_s)
         self.changelog: str = self.table.changelog_topic_name
         self.changes_at_first_record: int | None = None
+        self.fetched = 0
+        self._apply = self.table.data.apply_changelog_batch
+        self.table.data.apply_changelog_batch = self._count_and_apply
+
+    def _count_and_apply(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
+        records = list(batch)
+        self.fetched += len(records)
+        self._apply(records, to_key, to_value)
 
     def on_record(self) -> None:
         if self.changes_at_first_record is None:
@@ -162,6 +171,7 @@ def test_a_rebalance_reads_nothing_that_is_in_memory_again(bus: Bus) -> None:
             await bus.write(spec, numbered(3))
             await until(lambda: second.count == 3 * PARTITIONS)
         assert second.owner.changes == {0: changes(0, 20), 1: changes(0, 20)}
+        assert second.fetched == 40
         assert second.owner.dropped == []
         assert second.owner.active == EVERYTHING
         assert second.read == {p: offsets(0, 3) for p in range(PARTITIONS)}
