@@ -79,3 +79,22 @@ def test_a_body_of_nothing_but_empty_parts_is_refused_before_any_is_read(
             assert s.count("known_series") == 0
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.timeout(60)
+def test_series_of_too_many_empty_samples_are_refused(version: int, tmp_path: Path) -> None:
+    """Each series stays below the limit, all of them do not."""
+
+    async def run() -> None:
+        async with site(tmp_path) as s:
+            # Both versions: field 2 of a time series is its samples.
+            samples = b"\x12\0" * 600_000
+            head = b"\x0a" if version == 1 else b"\x22\0\x2a"
+            series = b"\x80\x9f\x49" + samples  # 1,200,000 bytes
+            body = packed(head + series + head[-1:] + series)
+            answer = await s.post(body, HEADERS[version])
+            assert answer.status == 413
+            assert "1200000 samples, histograms and exemplars, limit 1000000" in answer.text
+
+    asyncio.run(run())

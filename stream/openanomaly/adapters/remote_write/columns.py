@@ -20,28 +20,36 @@ without a limit 64 MiB of them would hold the receiver for minutes and take 20 G
 """
 
 
-def check_count(count: int, what: str) -> None:
+_PARTS_LIMIT = 1_000_000
+"""Samples, histograms and exemplars of one request that are read one by one: a second or a few."""
+
+
+def check_count(count: int, what: str, limit: int = _COUNT_LIMIT) -> None:
     """Refuse a request of too many parts before anything is made of them.
 
     Raises:
         RequestTooLargeError: it must be sent in smaller ones.
     """
-    if count > _COUNT_LIMIT:
+    if count > limit:
         raise RequestTooLargeError(
-            f"cannot take write request: {count} {what}, limit {_COUNT_LIMIT}; send fewer at a time "
+            f"cannot take write request: {count} {what}, limit {limit}; send fewer at a time "
             "(Prometheus: queue_config.max_samples_per_send; vmagent: -remoteWrite.maxRowsPerBlock)"
         )
 
 
 @dataclass(slots=True)
 class Refused:
-    """What of a request can never pass: counts, and the first few reasons with their series."""
+    """What of a request can never pass: counts, and the first few reasons with their series.
+
+    `parts` counts what is read one by one, refused or not.
+    """
 
     samples: int = 0
     histograms: int = 0
     exemplars: int = 0
     series: int = 0
     reasons: list[str] = field(default_factory=list)
+    parts: int = 0
 
     def __bool__(self) -> bool:
         return self.series > 0
@@ -54,6 +62,15 @@ class Refused:
         self.exemplars += exemplars
         if len(self.reasons) < _NAMED:
             self.reasons.append(reason[:1000])
+
+    def take_parts(self, count: int) -> None:
+        """Before so many parts of a series are read one by one.
+
+        Raises:
+            RequestTooLargeError: with those before they are too many.
+        """
+        self.parts += count
+        check_count(self.parts, "samples, histograms and exemplars", _PARTS_LIMIT)
 
     def __str__(self) -> str:
         text = "; ".join(self.reasons)

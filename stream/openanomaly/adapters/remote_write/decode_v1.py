@@ -18,7 +18,7 @@ def decode(body: bytes, identities: Identities) -> WriteColumns:
 
     Raises:
         MalformedRequestError: the bytes are not this message; nothing of it is kept.
-        RequestTooLargeError: it has too many series.
+        RequestTooLargeError: it has too many series, or parts of them.
     """
     try:
         request = pb.WriteRequestSlices.FromString(body)
@@ -70,6 +70,7 @@ def _whole(data: bytes, number: int, refused: Refused) -> Whole:
         ts = pb.TimeSeries.FromString(data)
     except DecodeError as exc:
         raise MalformedRequestError(f"cannot decode write request: time series {number}: {exc}") from exc
+    refused.take_parts(len(ts.samples) + len(ts.histograms) + len(ts.exemplars))
     try:
         labels = tuple((pair.name.decode(), pair.value.decode()) for pair in ts.labels)
         fault = ""

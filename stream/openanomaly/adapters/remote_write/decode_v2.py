@@ -18,7 +18,7 @@ def decode(body: bytes, identities: Identities) -> WriteColumns:
 
     Raises:
         MalformedRequestError: the bytes are not this message; nothing of it is kept.
-        RequestTooLargeError: it has too many series.
+        RequestTooLargeError: it has too many series, or parts of them.
     """
     try:
         request = pb.RequestSlices.FromString(body)
@@ -123,6 +123,7 @@ def _whole(data: bytes, number: int, symbols: list[bytes], refused: Refused) -> 
         ts = pb.TimeSeries.FromString(data)
     except DecodeError as exc:
         raise MalformedRequestError(f"cannot decode write request: time series {number}: {exc}") from exc
+    refused.take_parts(len(ts.samples) + len(ts.histograms) + len(ts.exemplars))
     labels, fault = _labels(symbols, list(ts.labels_refs))
     exemplars = 0
     for e in ts.exemplars:
