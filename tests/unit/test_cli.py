@@ -135,3 +135,4 @@ def test_run_does_not_start_a_worker_again_that_cannot_listen(tmp_path: Path) ->
     assert done.returncode == 2
     assert "cannot listen on 256.0.0.1:0" in done.stderr
     assert "starting it again" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -67,6 +67,9 @@ class App(faust.App):
         """
         await self.producer_transport.ensure(list(self.specs.values()))
 
+    def _create_directories(self) -> None:
+        """None: no state of ours is in Faust's folders, and the working folder may be read-only."""
+
     async def close_transports(self) -> None:
         """Let go of the broker; after `stop`."""
         for transport in (self._transport, self._producer_transport):
