@@ -99,6 +99,7 @@ class Process:
             dead_letter_retention_s=broker.dead_letter_retention_s,
         )
         self._config = broker_config(broker)
+        self._compress = broker.compression == "zstd"
         self._roles = roles
         self._apps: list[App] = []
         self._watchdogs: list[Watchdog] = []
@@ -171,7 +172,12 @@ class Process:
     def _add_receiver(self) -> None:
         app = self._app("ingest")
         receiver = create_receiver(
-            app, self.settings.receiver, self.settings.pipelines, self.topics, self.telemetry.receiver
+            app,
+            self.settings.receiver,
+            self.settings.pipelines,
+            self.topics,
+            self.telemetry.receiver,
+            compress=self._compress,
         )
         self.web.post("/api/v1/write", receiver.handle)
         self._stops.append(receiver.stop)
@@ -189,7 +195,7 @@ class Process:
             DeadLetters(app, self.topics),
             emit=sink.emit,
             emit_all_limit=sink.emit_all_limit,
-            compress=self.settings.broker.compression == "zstd",
+            compress=self._compress,
         )
         self._watch(app)
         self._stops.append(worker.stop)

@@ -234,8 +234,12 @@ def create_receiver(
     pipelines: Sequence[Pipeline],
     topics: Topics,
     metrics: ReceiverMetrics,
+    compress: bool = True,
 ) -> Receiver:
-    """The receiver of a process, on an `ingest` app; declares the topic that it writes."""
+    """The receiver of a process, on an `ingest` app; declares the topic that it writes.
+
+    `compress`: label columns of frames are compressed. On disk a sample is then 50 bytes and not 250.
+    """
     samples = topics.samples
     declare(app, samples)
 
@@ -246,5 +250,5 @@ def create_receiver(
         metrics.frames.inc()
         metrics.frame_bytes.observe(size)
 
-    coalescer = Coalescer(send, settings.coalesce_ms / 1000, settings.frame_limit_bytes, on_frame)
+    coalescer = Coalescer(send, settings.coalesce_ms / 1000, settings.frame_limit_bytes, on_frame, compress)
     return Receiver(settings, selects(pipelines), samples.partitions, coalescer, metrics)

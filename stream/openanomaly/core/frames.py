@@ -8,6 +8,7 @@ topic, never a crash.
 
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import cramjam
@@ -49,23 +50,41 @@ class ScoreFlag(IntFlag):
     """Not a score for the target: only for the status page, or, with END, a staleness marker."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SeriesColumn:
     """S series with their labels.
 
     Attributes:
         ids: (S, 2) uint64, see core/series.py.
         label_offset: (S + 1,) uint32 into `labels`.
-        labels: canonical label blocks, one after another.
+        plain: canonical label blocks, one after another; None where only `labels_zstd` has them.
         kind: (S,) uint8, SeriesKind.
-        labels_zstd: `labels` compressed, where a column is sent again and again.
+        labels_zstd: the blocks compressed: as they came, or where a column is sent again and again.
     """
 
     ids: Ids
     label_offset: NDArray[np.uint32]
-    labels: bytes
+    plain: bytes | None
     kind: NDArray[np.uint8]
     labels_zstd: bytes | None = None
+
+    @cached_property
+    def labels(self) -> bytes:
+        """The label blocks; unpacked when first asked for, since a reader knows most series by id.
+
+        Raises:
+            MalformedFrameError: they do not decompress, or their offsets do not fit.
+        """
+        if self.plain is not None:
+            return self.plain
+        assert self.labels_zstd is not None
+        try:
+            labels = bytes(cramjam.zstd.decompress(self.labels_zstd))
+        except cramjam.DecompressionError as exc:
+            raise MalformedFrameError(f"labels do not decompress: {exc}") from exc
+        if len(labels) != self.label_offset[-1]:
+            raise MalformedFrameError("label offsets do not fit the labels")
+        return labels
 
     @classmethod
     def of(cls, blocks: list[bytes], kind: NDArray[np.uint8] | None = None) -> "SeriesColumn":
@@ -90,22 +109,19 @@ class SeriesColumn:
         if compress:
             out.labels_zstd = self.labels_zstd or compress_labels(self.labels)
         else:
-            out.labels = bytes(self.labels)
+            out.labels = self.labels
         return out
 
     @classmethod
     def from_pb(cls, series: pb.Series) -> "SeriesColumn":
-        labels = series.labels
-        if series.labels_zstd:
-            try:
-                labels = bytes(cramjam.zstd.decompress(series.labels_zstd))
-            except cramjam.DecompressionError as exc:
-                raise MalformedFrameError(f"labels do not decompress: {exc}") from exc
+        packed = series.labels_zstd or None
+        plain = None if packed else series.labels
         ids = column(series.id, "<u8", "ids", len(series.id) // 16 * 2).reshape(-1, 2)
         offset = column(series.label_offset, "<u4", "label offsets", len(ids) + 1)
-        if offset[0] != 0 or offset[-1] != len(labels) or (np.diff(offset.astype(np.int64)) < 0).any():
+        fits = offset[0] == 0 and (plain is None or offset[-1] == len(plain))
+        if not fits or (offset[1:] < offset[:-1]).any():
             raise MalformedFrameError("label offsets do not fit the labels")
-        return cls(ids, offset, labels, column(series.kind, "u1", "kinds", len(ids)))
+        return cls(ids, offset, plain, column(series.kind, "u1", "kinds", len(ids)), packed)
 
 
 def compress_labels(labels: bytes) -> bytes:

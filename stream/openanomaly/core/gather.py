@@ -120,18 +120,19 @@ def _once(ids: Ids, row: NDArray[np.intp]) -> NDArray[np.intp]:
 
 def _parts(g: _Gathered, start: int, end: int, limit_bytes: int) -> list[tuple[int, int]]:
     """Ranges of samples from `start` to `end` that each fit into a frame: halves until they do."""
-    if end - start == 1 or _size(g, start, end) <= limit_bytes:
+    if end - start == 1 or _size(g, start, end, limit_bytes) <= limit_bytes:
         return [(start, end)]
     middle = (start + end) // 2
     return _parts(g, start, middle, limit_bytes) + _parts(g, middle, end, limit_bytes)
 
 
-def _size(g: _Gathered, start: int, end: int) -> int:
+def _size(g: _Gathered, start: int, end: int, limit_bytes: int) -> int:
+    """Bytes of a frame of these samples; an upper bound where that is within the limit."""
     row = g.row[start:end]
     upper = int(g.block_bytes[row].sum()) + len(row) * (SERIES_BYTES + SAMPLE_BYTES) + FRAME_HEAD_BYTES
-    distinct = np.unique(row)
-    if len(distinct) == len(row):
+    if upper <= limit_bytes:
         return upper
+    distinct = np.unique(row)
     series = int(g.block_bytes[distinct].sum()) + len(distinct) * SERIES_BYTES
     return series + len(row) * SAMPLE_BYTES + FRAME_HEAD_BYTES
 
@@ -154,4 +155,5 @@ def _frame(g: _Gathered, start: int, end: int, received_ms: int) -> SampleFrame:
 def _batches(g: _Gathered, start: int, end: int) -> frozenset[int]:
     if g.batch is None:
         return frozenset((0,))
-    return frozenset(np.unique(g.batch[start:end]).tolist())
+    batch = g.batch[start:end]  # runs: samples of a partition are in the order of their batches
+    return frozenset(batch[np.flatnonzero(np.diff(batch, prepend=-1))].tolist())
