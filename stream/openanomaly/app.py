@@ -23,7 +23,7 @@ from openanomaly.broker.runner import Runner
 from openanomaly.broker.topics import topics
 from openanomaly.broker.watchdog import Watchdog
 from openanomaly.core.windows.plan import plan
-from openanomaly.errors import ConfigError, OpenAnomalyError
+from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import BrokerSettings, Settings
 from openanomaly.telemetry import Telemetry
@@ -43,7 +43,7 @@ def main(settings: Settings, roles: Sequence[str]) -> int:
         uvloop.run(Process(settings, roles).run())
     except OpenAnomalyError as exc:
         log.error("%s", exc)
-        return CONFIG if isinstance(exc, ConfigError) else CRASH
+        return CONFIG if isinstance(exc, ConfigError | BrokerError) else CRASH
     except Exception:
         log.exception("crashed")
         return CRASH

@@ -1,5 +1,6 @@
 """The command line as a process: what it prints, and its exit status."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from logs import opened
 from openanomaly.cli import ROLES
 
 
@@ -136,3 +138,15 @@ def test_run_does_not_start_a_worker_again_that_cannot_listen(tmp_path: Path) ->
     assert "cannot listen on 256.0.0.1:0" in done.stderr
     assert "starting it again" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_second_process_on_a_data_folder_ends_at_once_and_names_the_first(tmp_path: Path) -> None:
+    async def run() -> subprocess.CompletedProcess[str]:
+        async with opened(tmp_path / "data"):
+            words = ("run", "--listen", "127.0.0.1:0", "--broker", f"embedded://{tmp_path / 'data'}")
+            return await asyncio.to_thread(openanomaly, tmp_path, *words)
+
+    done = asyncio.run(run())
+    assert done.returncode == 2
+    assert f"process {os.getpid()}" in done.stderr
+    assert "starting it again" not in done.stderr
