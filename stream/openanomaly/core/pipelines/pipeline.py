@@ -1,10 +1,10 @@
 """What to watch and how: the definition of a pipeline."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.scoring.reason import CHANNELS
@@ -86,6 +86,17 @@ class Pipeline(BaseModel):
         except ConfigError as exc:
             raise ValueError(str(exc)) from exc
         return value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.min_context > self.context:
+            raise ValueError(f"min_context={self.min_context} is more than context={self.context}")
+        if self.forecast_every > self.horizon:
+            raise ValueError(
+                f"forecast_every={self.forecast_every} is more than horizon={self.horizon}: "
+                "steps would be left without a forecast"
+            )
+        return self
 
     @property
     def step_ms(self) -> int:

@@ -28,10 +28,12 @@ def due_frames(block: Block, closings: list[Closing], partition: int, now_ms: in
         for i in range(0, rows.size, size):
             r, b = rows[i : i + size], bucket[i : i + size]
             context = block.ring.windows(r, b, block.catalogue.born[r])
-            enough = np.isfinite(context).sum(axis=1) >= forecaster.min_context
-            if not enough.any():
-                continue
-            r, b, context = r[enough], b[enough], context[enough]
+            known = np.isfinite(context)
+            if not known.all():
+                enough = known.sum(axis=1) >= forecaster.min_context
+                if not enough.any():
+                    continue
+                r, b, context = r[enough], b[enough], context[enough]
             block.counts["due"] += r.size
             yield DueFrame(
                 partition=partition,

@@ -185,6 +185,7 @@ def state_records(
 
     `ahead` are the positions of pages that a torn checkpoint left beyond `position`.
     """
+    hot_columns, cold_columns = list(state_columns(block, hot=True)), list(state_columns(block, hot=False))
     for page in np.flatnonzero(block.touched).tolist():
         start, stop = page * STATE_PAGE, min((page + 1) * STATE_PAGE, block.rows)
         cold = bool(block.touched_cold[page])
@@ -196,8 +197,8 @@ def state_records(
             page=page,
             sequence=sequence,
             generation=block.catalogue.generation[start:stop].tobytes(),
-            hot=[_state_column(*c, start, stop) for c in state_columns(block, hot=True)],
-            cold=[_state_column(*c, start, stop) for c in state_columns(block, hot=False)] if cold else [],
+            hot=[_state_column(*c, start, stop) for c in hot_columns],
+            cold=[_state_column(*c, start, stop) for c in cold_columns] if cold else [],
         )
         yield Record(key(COLD if cold else HOT, block.uid, page), message.SerializeToString())
     block.touched[:] = False

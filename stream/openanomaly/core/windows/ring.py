@@ -81,20 +81,16 @@ class Ring:
         step has overwritten.
         """
         length = self.length if length is None else length
-        out = np.empty((len(rows), length), np.float32)
-        data = self._columns["data"]
-        order = np.argsort(end, kind="stable")
-        edges = np.flatnonzero(np.diff(end[order])) + 1
-        for group in np.split(order, edges):
-            if not group.size:
-                continue
-            stop = int((end[group[0]] + 1) % self.slots)
-            start = stop - length
-            if start >= 0:
-                out[group] = data[rows[group], start:stop]
-            else:
-                out[group, : -start or None] = data[rows[group], start:]
-                out[group, -start:] = data[rows[group], :stop]
+        if not len(rows):
+            return np.empty((0, length), np.float32)
+        if (end == end[0]).all():
+            out = self._ending(rows, int(end[0]), length)
+        else:
+            out = np.empty((len(rows), length), np.float32)
+            order = np.argsort(end, kind="stable")
+            edges = np.flatnonzero(np.diff(end[order])) + 1
+            for group in np.split(order, edges):
+                out[group] = self._ending(rows[group], int(end[group[0]]), length)
         newest = self.newest[rows]
         oldest = np.maximum(np.maximum(born, self._columns["first"][rows]), newest - self.slots + 1)
         missing = oldest - (end - length + 1)  # steps at the head of each window that are not the row's
@@ -103,3 +99,17 @@ class Ring:
             head = np.arange(length) < missing[young, None]
             out[young] = np.where(head, np.float32(np.nan), out[young])
         return out
+
+    def _ending(self, rows: Rows, end: int, length: int) -> NDArray[np.float32]:
+        """(n, length) what the slots before and at bucket `end` hold."""
+        data = self._columns["data"]
+        stop = (end + 1) % self.slots
+        start = stop - length
+        found: NDArray[np.float32]
+        if start >= 0:
+            found = data[rows, start:stop]
+        else:
+            found = np.empty((len(rows), length), np.float32)
+            found[:, :-start] = data[rows, start:]
+            found[:, -start:] = data[rows, :stop]
+        return found
