@@ -8,6 +8,7 @@ fetches. Offsets are given on the event loop, in the order of `append`.
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from openanomaly.broker.embedded.reserve import Reserve
 from openanomaly.broker.embedded.store import Append, DiskFullError, Store, Stored
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import BrokerError, BusUnavailableError, OpenAnomalyError
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Partition = tuple[str, int]
@@ -315,8 +318,12 @@ class Broker:
     async def _tidy_forever(self) -> None:
         while True:
             await asyncio.sleep(_TIDY_S)
-            with contextlib.suppress(DiskFullError):
+            try:
                 await self.tidy()
+            except DiskFullError:
+                pass  # appends say so
+            except Exception:
+                log.exception("cannot delete old records of %s", self.folder)
 
     async def tidy(self) -> None:
         """Delete what is past its retention and what every group has committed."""

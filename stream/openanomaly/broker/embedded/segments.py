@@ -54,6 +54,13 @@ class Segments:
     def used_bytes(self) -> int:
         return sum(self._sizes.values())
 
+    def size(self, number: int) -> int:
+        return self._sizes[number]
+
+    def is_sealed(self, number: int) -> bool:
+        """Whether nothing is appended to the segment any more."""
+        return number not in self._write_fds
+
     def path(self, number: int) -> Path:
         return self._folder / f"{number:012d}.seg"
 

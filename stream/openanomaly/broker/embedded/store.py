@@ -2,7 +2,7 @@
 
 Three kinds of truth, one place each:
 - SQLite (`log.db`, write-ahead log): the index of every record, small payloads, offsets of groups;
-- segment files: payloads of `INLINE_BYTES` and more, of topics that are not compacted;
+- segment files: payloads of `INLINE_BYTES` and more;
 - the owner's memory (`broker.py`): the next offset of each partition.
 
 A record's row id is topic, partition and offset in one integer, so a partition is a range of the
@@ -14,6 +14,7 @@ import contextlib
 import json
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -29,6 +30,8 @@ INLINE_BYTES = 4096
 _VERSION = 1
 _QUICK_CHECK_LIMIT_BYTES = 64 << 20
 _DELETE_AT_ONCE = 20_000
+_SPARSE = 4
+"""A segment of a compacted topic of which less than one in so many bytes lives is written anew."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -203,9 +206,7 @@ class Store:
             for number, start, count in reversed(undo):
                 self.segments.undo(number, start, count)
             if isinstance(exc, OSError):
-                raise DiskFullError(
-                    f"cannot write to {self.segments.path(0).parent}: {exc.strerror}"
-                ) from exc
+                raise self._full(exc) from exc
             raise
 
     def _rows(self, records: Sequence[Append], undo: list[tuple[int, int, int]]) -> list[tuple[object, ...]]:
@@ -213,7 +214,7 @@ class Store:
         large: dict[int, list[Append]] = {}
         for record in records:
             topic = record.tp >> PARTITION_BITS
-            if record.value is None or len(record.value) < INLINE_BYTES or self._specs[topic].compact:
+            if record.value is None or len(record.value) < INLINE_BYTES:
                 rows.append(
                     (_row(record), record.timestamp_ms, record.key, record.value, None, None, None, None)
                 )
@@ -230,29 +231,40 @@ class Store:
 
     def _transaction(self, rows: list[tuple[object, ...]], compacted: list[Append]) -> None:
         db = self._write
+        gone: Counter[int] = Counter()
         try:
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                db.executemany("INSERT INTO log VALUES(?,?,?,?,?,?,?,?)", rows)
-                for record in compacted:
-                    self._supersede(record)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            with self._deleting if compacted else contextlib.nullcontext():
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    db.executemany("INSERT INTO log VALUES(?,?,?,?,?,?,?,?)", rows)
+                    for record in compacted:
+                        self._supersede(record, gone)
+                    db.execute("COMMIT")
+                except BaseException:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+                    raise
+                for segment, records in gone.items():
+                    self.segments.forget(segment, records)
         except sqlite3.DatabaseError as exc:
             raise self._translate(exc) from exc
 
-    def _supersede(self, record: Append) -> None:
+    def _supersede(self, record: Append, gone: Counter[int]) -> None:
         """Compaction at write time: the key's previous record goes in the same transaction."""
         if record.key is None:
             return
         db, place = self._write, (record.tp, record.key)
         old = db.execute("SELECT offset FROM latest WHERE tp=? AND k=?", place).fetchone()
         if old is not None:
-            db.execute("DELETE FROM log WHERE id=?", (record.tp << OFFSET_BITS | old[0],))
+            row = (record.tp << OFFSET_BITS | old[0],)
+            held = db.execute("SELECT segment FROM log WHERE id=?", row).fetchone()
+            if held is not None and held[0] is not None:
+                gone[held[0]] += 1
+            db.execute("DELETE FROM log WHERE id=?", row)
         db.execute("REPLACE INTO latest VALUES(?, ?, ?)", (*place, record.offset))
+
+    def _full(self, exc: OSError) -> DiskFullError:
+        return DiskFullError(f"cannot write to {self.segments.path(0).parent}: {exc.strerror}")
 
     def _translate(self, exc: sqlite3.DatabaseError) -> Exception:
         code = exc.sqlite_errorcode if hasattr(exc, "sqlite_errorcode") else None
@@ -370,7 +382,50 @@ class Store:
     def tidy(self) -> None:
         """Give freed space back to the disk, a little at a time."""
         self.segments.seal_idle()
+        for id_, spec in list(self._specs.items()):
+            if spec.compact:
+                self._clean(id_)
         self._write.execute("PRAGMA incremental_vacuum(2000)").fetchall()
+
+    def _clean(self, topic: int) -> None:
+        """Write what lives of one sparse segment into the open one: superseded records leave holes."""
+        low, high = topic << PARTITION_BITS << OFFSET_BITS, (topic + 1) << PARTITION_BITS << OFFSET_BITS
+        live = self._write.execute(
+            "SELECT segment, sum(length) FROM log WHERE id >= ? AND id < ? AND segment IS NOT NULL "
+            "GROUP BY segment",
+            (low, high),
+        ).fetchall()
+        sparse = [
+            n for n, size in live if self.segments.is_sealed(n) and size * _SPARSE < self.segments.size(n)
+        ]
+        if not sparse:
+            return
+        rows = self._write.execute(
+            "SELECT id, position, length, sum FROM log WHERE id >= ? AND id < ? AND segment = ?",
+            (low, high, sparse[0]),
+        ).fetchall()
+        payloads = [self.segments.read(sparse[0], *where) for _, *where in rows]
+        try:
+            number, positions = self.segments.append(topic, payloads)
+        except OSError as exc:
+            raise self._full(exc) from exc
+        try:
+            self.segments.sync({number})
+            with self._deleting:
+                self._write.execute("BEGIN IMMEDIATE")
+                self._write.executemany(
+                    "UPDATE log SET segment=?, position=? WHERE id=?",
+                    [(number, at, id_) for at, (id_, *_) in zip(positions, rows, strict=True)],
+                )
+                self._write.execute("COMMIT")
+                self.segments.forget(sparse[0], len(rows))
+        except BaseException as exc:
+            if self._write.in_transaction:
+                self._write.execute("ROLLBACK")
+            self.segments.undo(number, positions[0], len(rows))
+            if isinstance(exc, sqlite3.DatabaseError):
+                raise self._translate(exc) from exc
+            raise
 
     @property
     def used_bytes(self) -> int:

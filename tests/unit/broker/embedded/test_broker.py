@@ -319,3 +319,21 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BrokerError, match=r"cannot use .*/file/log .*set broker.url"):
         Broker(tmp_path / "file" / "log")
+
+
+def test_superseded_records_give_their_disk_back_and_what_lives_stays(tmp_path: Path) -> None:
+    async def go() -> None:
+        for round_ in range(6):
+            async with opened(tmp_path) as broker:
+                if not round_:
+                    await broker.append("compact", 0, b"old", LARGE)
+                for i in range(10):
+                    await broker.append("compact", 0, b"new", LARGE[:-1] + bytes([10 * round_ + i]))
+                await broker.tidy()
+        async with opened(tmp_path) as broker:
+            await broker.tidy()
+            found = await everything(broker, "compact")
+            assert [(r.key, r.value) for r in found] == [(b"old", LARGE), (b"new", LARGE[:-1] + bytes([59]))]
+            assert broker.used_bytes < 10 * len(LARGE)
+
+    asyncio.run(go())
