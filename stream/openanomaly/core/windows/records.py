@@ -15,6 +15,7 @@ from openanomaly.errors import MalformedFrameError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 
 VERSION = 1
+_BITS = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
 COLUMN, PATCH, CATALOGUE, HOT, COLD = 1, 2, 3, 4, 5
 """Kinds of record. COLUMN and PATCH go to the `ring` changelog, the others to `state`."""
 _KEY = struct.Struct("<BQII")
@@ -217,7 +218,10 @@ def state_columns(block: Block, hot: bool) -> Iterator[tuple[int, str, NDArray[A
 
 
 def _state_column(owner: int, name: str, array: NDArray[Any], start: int, stop: int) -> pb.StateColumn:
-    return pb.StateColumn(owner=owner, name=name, dtype=array.dtype.str, values=array[start:stop].tobytes())
+    rows = array[start:stop]
+    if rows.ndim == 1 and (bits := rows.view(_BITS[rows.itemsize])).size and (bits == bits[0]).all():
+        rows = rows[:1]  # buckets and counters' values of gauges: often one value in the whole page
+    return pb.StateColumn(owner=owner, name=name, dtype=array.dtype.str, values=rows.tobytes())
 
 
 def restore_state(block: Block, message: pb.StatePage, columns: Iterable[pb.StateColumn]) -> None:
@@ -240,6 +244,9 @@ def restore_state(block: Block, message: pb.StatePage, columns: Iterable[pb.Stat
         if target is None or target.dtype.str != c.dtype:
             continue
         shape = target.shape[1:]
+        if not shape and len(c.values) == target.itemsize:
+            target[start + same] = column(c.values, c.dtype, c.name, 1)
+            continue
         width = int(np.prod(shape, dtype=np.int64))
         values = column(c.values, c.dtype, c.name, len(generation) * width)
         target[start + same] = values.reshape(len(generation), *shape)[same]
