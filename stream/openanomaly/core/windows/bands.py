@@ -60,12 +60,14 @@ class Bands:
         step = bucket - self._columns["origin"][rows] - 1
         has = (step >= 0) & (step < self.horizon)
         flat = self._columns["quantile"].reshape(-1, len(LEVELS))
-        q = flat[rows * self.horizon + np.where(has, step, 0)].astype(np.float64)
-        q *= self._columns["scale"][rows][:, None]
-        q += (self._columns["center"][rows] + base)[:, None]
+        found = flat.take(rows * self.horizon + np.where(has, step, 0), axis=0)
+        # Level by level: numpy is slow where the innermost axis has five elements.
+        q = found.T.astype(np.float64, order="C")
+        q *= self._columns["scale"][rows]
+        q += self._columns["center"][rows] + base
         if not has.all():
-            q[~has] = np.nan
-        return q
+            q[:, ~has] = np.nan
+        return q.T
 
     def oldest(self, rows: int, closed: NDArray[np.int64]) -> int | None:
         """Offset of the oldest forecast that still serves one of the first `rows` rows."""

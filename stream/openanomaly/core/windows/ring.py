@@ -97,7 +97,10 @@ class Ring:
         young = np.flatnonzero(missing > 0)
         if young.size:
             head = np.arange(length) < missing[young, None]
-            out[young] = np.where(head, np.float32(np.nan), out[young])
+            if young.size == len(rows):
+                np.copyto(out, np.float32(np.nan), where=head)
+            else:
+                out[young] = np.where(head, np.float32(np.nan), out[young])
         return out
 
     def _ending(self, rows: Rows, end: int, length: int) -> NDArray[np.float32]:
