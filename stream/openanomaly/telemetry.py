@@ -219,6 +219,7 @@ _EVENTS = {
     "overflow_steps": ("steps_overflowed", "Steps whose samples overflowed."),
     "scored": ("scores", "Scores computed."),
     "warmup": ("steps_in_warmup", "Steps of series too young for a score."),
+    "muted": ("steps_ignored", "Steps in mute windows that do not learn: no score."),
     "anomalous": ("steps_anomalous", "Steps inside an episode."),
     "episodes": ("episodes", "Episodes that began."),
     "emitted": ("scores_emitted", "Scores sent to the sink."),

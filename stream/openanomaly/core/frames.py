@@ -48,6 +48,8 @@ class ScoreFlag(IntFlag):
     """Judged by the value channels only."""
     SILENT = 32
     """Not a score for the target: only for the status page, or, with END, a staleness marker."""
+    MUTED = 64
+    """In a mute window of its pipeline."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from openanomaly.core.pipelines.mute import MuteWindow
 from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
@@ -40,6 +41,8 @@ class ScoreOptions(BaseModel):
     """Steps without an alarm that end an episode."""
     channels: tuple[str, ...] | None = None
     """Names of the channels that may speak; all of them by default."""
+    mute: tuple[MuteWindow, ...] = ()
+    """Calendar windows without episodes: steps that end in one stay below the alarm."""
 
     @field_validator("data_range")
     @classmethod

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.frames import ScoreFlag
+from openanomaly.core.pipelines.mute import Muted
 from openanomaly.core.pipelines.pipeline import ScoreOptions
 from openanomaly.core.scoring import state as fields
 from openanomaly.core.scoring.blocks import turn_over
@@ -64,6 +65,7 @@ class Scorer:
         self.options = options
         self._judging = _judging(options)
         self._tables = Tables.make()
+        self._hushed = np.float32(0.99 * min(1.0, options.alert_score))
 
     def allocate(self, rows: int) -> State:
         """State of fresh rows: name -> (rows, *tail)."""
@@ -80,6 +82,7 @@ class Scorer:
         bucket: NDArray[np.int64],
         y: NDArray[np.float64],
         band: NDArray[np.floating],
+        mute: NDArray[np.uint8] | None = None,
     ) -> Judged:
         """Judge one step of each of `rows`, and learn from it.
 
@@ -91,19 +94,19 @@ class Scorer:
             bucket: (n,) the step judged; ascends per row from call to call.
             y: (n,) finite values.
             band: (n, 5) quantiles of LEVELS for this step; NaN rows where there is no forecast.
+            mute: (n,) Muted; None where nothing is.
         """
         out = Judged.empty(len(y))
         at: Rows | None = None  # positions in the call of what is judged, if not all
+        usual = self._usual(y, mute)
         with np.errstate(all="ignore"):  # infinities of fresh lists; what they give is masked
-            if self.options.data_range is not None:
-                low, high = self.options.data_range
-                within = (y >= low) & (y <= high)
-                if not within.all():
-                    every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-                    at = np.flatnonzero(~within)
-                    self._outside(state, every[at], bucket[at], out, at)
-                    at = np.flatnonzero(within)
-                    rows, bucket, y, band = every[at], bucket[at], y[at], band[at]
+            if usual is not None:
+                every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+                at = np.flatnonzero(~usual)
+                self._unlearned(state, every[at], bucket[at], None if mute is None else mute[at], out, at)
+                at = np.flatnonzero(usual)
+                rows, bucket, y, band = every[at], bucket[at], y[at], band[at]
+                mute = None if mute is None else mute[at]
             for i in range(0, len(y), CHUNK):
                 part = slice(i, min(i + CHUNK, len(y)))
                 if isinstance(rows, slice):
@@ -111,21 +114,51 @@ class Scorer:
                 else:
                     some = rows[part]
                 to = part if at is None else at[part]
-                self._chunk(state, some, bucket[part], y[part], band[part], out, to)
+                quiet = None if mute is None else mute[part]
+                self._chunk(state, some, bucket[part], y[part], band[part], quiet, out, to)
         return out
 
-    def _outside(self, state: State, rows: Rows, bucket: NDArray[np.int64], out: Judged, at: Rows) -> None:
-        """Judge rows outside `data_range`: a fixed score, and nothing is learned."""
+    def _usual(self, y: NDArray[np.float64], mute: NDArray[np.uint8] | None) -> NDArray[np.bool_] | None:
+        """(n,) which steps are judged by memory and learned; None if all are."""
+        usual = np.ones(len(y), bool)
+        if self.options.data_range is not None:
+            low, high = self.options.data_range
+            usual = (y >= low) & (y <= high)
+        if mute is not None:
+            usual &= mute != Muted.IGNORED
+        return None if usual.all() else usual
+
+    def _unlearned(
+        self,
+        state: State,
+        rows: Rows,
+        bucket: NDArray[np.int64],
+        mute: NDArray[np.uint8] | None,
+        out: Judged,
+        at: Rows,
+    ) -> None:
+        """Judge rows of which nothing is learned: a fixed score outside `data_range`, none if ignored."""
         m = _gather(state, rows)
         ready = m["age"] >= self.options.warmup
+        if mute is not None:
+            ready &= mute != Muted.IGNORED
         score = np.where(ready, OUT_OF_RANGE, np.float32(np.nan))
         reason = np.where(ready, np.uint8(Reason.OUT_OF_RANGE), np.uint8(0))
-        out.score[at] = out.raw[at] = score
-        out.reason[at] = reason
-        assert self.options.data_range is not None
-        out.lower[at], out.upper[at] = self.options.data_range
-        out.flags[at] = self._flags(m, bucket, score, reason)
+        out.raw[at] = score
+        if self.options.data_range is not None:
+            out.lower[at], out.upper[at] = self.options.data_range
+        self._hush(score, reason, mute)
+        out.score[at], out.reason[at] = score, reason
+        out.flags[at] = self._flags(m, bucket, score, reason, mute)
         _scatter(state, rows, m)
+
+    def _hush(
+        self, score: NDArray[np.float32], reason: NDArray[np.uint8], mute: NDArray[np.uint8] | None
+    ) -> None:
+        """Hold muted scores below the alarm, in place."""
+        if mute is not None:
+            high = np.flatnonzero((mute != Muted.NO) & (score > self._hushed))
+            score[high], reason[high] = self._hushed, Reason.NONE
 
     def _chunk(
         self,
@@ -134,6 +167,7 @@ class Scorer:
         bucket: NDArray[np.int64],
         y: NDArray[np.float64],
         band: NDArray[np.floating],
+        mute: NDArray[np.uint8] | None,
         out: Judged,
         to: slice | Rows,
     ) -> None:
@@ -157,7 +191,8 @@ class Scorer:
         score *= score
         score = np.where(raw < 1, score, raw)
         reason = self._reason(verdict, score)
-        flags = self._flags(m, bucket, score, reason)
+        self._hush(score, reason, mute)
+        flags = self._flags(m, bucket, score, reason, mute)
         flags |= young * np.uint8(ScoreFlag.YOUNG)
         flags |= ~verdict.told * np.uint8(ScoreFlag.NO_FORECAST)
         out.score[to], out.raw[to], out.reason[to], out.flags[to] = score, raw, reason, flags
@@ -179,9 +214,13 @@ class Scorer:
         bucket: NDArray[np.int64],
         score: NDArray[np.float32],
         reason: NDArray[np.uint8],
+        mute: NDArray[np.uint8] | None,
     ) -> NDArray[np.uint8]:
         episodes = Episodes(m["left"], m["start"], m["peak"], m["reason"])
-        return episodes.follow(bucket, score, reason, self.options.alert_score, self.options.quiet)
+        flags = episodes.follow(bucket, score, reason, self.options.alert_score, self.options.quiet)
+        if mute is not None:
+            flags |= (mute != Muted.NO) * np.uint8(ScoreFlag.MUTED)
+        return flags
 
 
 def _gather(state: State, rows: slice | Rows) -> State:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.frames import ForecastFrame
+from openanomaly.core.pipelines.mute import muted
 from openanomaly.core.pipelines.pipeline import ForecasterSpec, WindowSpec
 from openanomaly.core.scoring.scorer import Judged, Scorer
 from openanomaly.core.windows import buckets
@@ -254,7 +255,8 @@ class Block:
                 if not mine.any():
                     continue
                 r, b, y, band = rows[mine], bucket[mine], value[mine], band[mine]
-            judged = scoring.scorer.update(scoring.state, as_slice(r), b, y, band)
+            mute = muted(watched.pipeline.score.mute, (b + 1) * self.spec.step_ms)
+            judged = scoring.scorer.update(scoring.state, as_slice(r), b, y, band, mute)
             if judged.filed.any():
                 self.touched_cold[r[judged.filed] // STATE_PAGE] = True
             out.append(Scored(watched, r, b, y, band[:, 2], judged))

@@ -58,7 +58,10 @@ def score_frames(block: Block, closings: list[Closing], emit: Emit, now_ms: int)
         for s in parts:
             judged = s.judged
             block.counts["scored"] += int(np.isfinite(judged.score).sum())
-            block.counts["warmup"] += int(np.isnan(judged.score).sum())
+            none = np.isnan(judged.score)
+            ignored = int((none & (judged.flags & ScoreFlag.MUTED != 0)).sum())
+            block.counts["muted"] += ignored
+            block.counts["warmup"] += int(none.sum()) - ignored
             block.counts["anomalous"] += int((judged.flags & ScoreFlag.OPEN != 0).sum())
             block.counts["episodes"] += int((judged.flags & ScoreFlag.START != 0).sum())
             send = np.isfinite(judged.score)

@@ -1,0 +1,85 @@
+"""Calendar windows in which a pipeline raises no alarm."""
+
+from collections.abc import Sequence
+from datetime import datetime, time
+from enum import IntEnum
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_MIDNIGHT = time(0)
+
+
+class Muted(IntEnum):
+    """What a window does to a step."""
+
+    NO = 0
+    LEARNED = 1
+    """Scored below the alarm, and learned from."""
+    IGNORED = 2
+    """No score, and nothing is learned."""
+
+
+class MuteWindow(BaseModel):
+    """Hours of some days, in the time of a place. `end` before `start` is on the next day."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    days: Annotated[tuple[Day, ...], Field(min_length=1)] = _DAYS
+    """Days on which it starts."""
+    start: time = _MIDNIGHT
+    end: time = _MIDNIGHT
+    """Not included; the same as `start` is a whole day."""
+    timezone: str = "UTC"
+    """Name in the time zone database: hours follow its daylight saving."""
+    learn: bool = True
+    """False: what happens in the window is no part of normal life, a backup for one."""
+
+    @field_validator("start", "end")
+    @classmethod
+    def _is_local(cls, value: time) -> time:
+        if value.tzinfo is not None:
+            raise ValueError(f"expected HH:MM, found {value}; the zone is `timezone`")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, LookupError) as exc:
+            raise ValueError(f"there is no time zone {value!r}") from exc
+        return value
+
+    def holds(self, timestamp_ms: int) -> bool:
+        """Whether a moment is in the window."""
+        local = datetime.fromtimestamp(timestamp_ms / 1000, ZoneInfo(self.timezone))
+        now, today = local.time(), _DAYS[local.weekday()]
+        if self.start < self.end:
+            return today in self.days and self.start <= now < self.end
+        yesterday = _DAYS[local.weekday() - 1]
+        return (today in self.days and now >= self.start) or (yesterday in self.days and now < self.end)
+
+
+def muted(windows: Sequence[MuteWindow], timestamp_ms: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+    """(n,) Muted for each moment; None if none of them is. Windows that ignore a step win.
+
+    Steps of one call end at a few moments, however many rows there are.
+    """
+    if not windows:
+        return None
+    moments, which = np.unique(timestamp_ms, return_inverse=True)
+    found = np.array([_muted(windows, moment) for moment in moments.tolist()], np.uint8)
+    return found[which] if found.any() else None
+
+
+def _muted(windows: Sequence[MuteWindow], timestamp_ms: int) -> Muted:
+    holding = [window for window in windows if window.holds(timestamp_ms)]
+    if not holding:
+        return Muted.NO
+    return Muted.LEARNED if all(window.learn for window in holding) else Muted.IGNORED
