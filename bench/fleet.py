@@ -182,12 +182,15 @@ async def ready(session: aiohttp.ClientSession, base: str) -> None:
 
 
 async def drained(session: aiohttp.ClientSession, base: str) -> None:
-    """Wait until no room has unread records."""
-    for _ in range(6000):
+    """Wait until no room has unread records, and inference has nothing left."""
+    before = -1.0
+    for _ in range(600):
         now = await metrics(session, base)
-        if now.get("openanomaly_lag_records", 0.0) == 0.0:
+        made = now.get("openanomaly_inference_forecasts_total", 0.0)
+        if now.get("openanomaly_lag_records", 0.0) == 0.0 and made == before:
             return
-        await asyncio.sleep(0.2)
+        before = made
+        await asyncio.sleep(2.0)
     raise TimeoutError("records are still unread after 20 min")
 
 

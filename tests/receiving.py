@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
@@ -77,10 +78,17 @@ class Site:
         ]
 
     async def samples(self) -> dict[Labels, list[tuple[int, float]]]:
-        """Every sample on the broker, by series, in the order of its partition."""
+        """Every sample on the broker, by series, in the order of its partition.
+
+        Labels are remembered by id, as readers do: they go along with a series' first samples.
+        """
         out: dict[Labels, list[tuple[int, float]]] = {}
+        known: dict[bytes, Labels] = {}
         for _, frame, _ in await self.frames():
-            labels = [decode_labels(frame.series.block(i)) for i in range(len(frame.series))]
+            ids = [frame.series.ids[i].tobytes() for i in range(len(frame.series))]
+            for i in np.flatnonzero(frame.series.has_labels).tolist():
+                known[ids[i]] = decode_labels(frame.series.block(i))
+            labels = [known[each] for each in ids]
             columns = frame.row.tolist(), frame.timestamp_ms.tolist(), frame.value.tolist()
             for row, timestamp_ms, value in zip(*columns, strict=True):
                 out.setdefault(labels[row], []).append((timestamp_ms, value))
@@ -89,9 +97,13 @@ class Site:
     async def kinds(self) -> dict[str, int]:
         """The kind of each metric name; of the last frame that has it."""
         out = {}
+        names: dict[bytes, str] = {}
         for _, frame, _ in await self.frames():
             for i in range(len(frame.series)):
-                out[dict(decode_labels(frame.series.block(i)))["__name__"]] = int(frame.series.kind[i])
+                each = frame.series.ids[i].tobytes()
+                if block := frame.series.block(i):
+                    names[each] = dict(decode_labels(block))["__name__"]
+                out[names[each]] = int(frame.series.kind[i])
         return out
 
     def count(self, name: str, **labels: str) -> float:

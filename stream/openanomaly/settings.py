@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     field_serializer,
     field_validator,
     model_validator,
@@ -147,6 +148,8 @@ class ReceiverSettings(_Group):
     label_value_limit_bytes: Annotated[int, Field(ge=1)] = 4096
     known_series: Annotated[int, Field(ge=1024)] = 2_000_000
     """Raw label blocks whose identity is remembered."""
+    labels_every_s: Annotated[float, Field(ge=1, le=3600)] = 600.0
+    """How often a series' labels go along with its samples; window workers keep them meanwhile."""
     max_future_s: Annotated[float, Field(ge=0)] = 600.0
     """Samples further ahead of the wall clock are refused and counted."""
     replica_labels: tuple[str, ...] = ()
@@ -163,7 +166,7 @@ class WindowSettings(_Group):
     checkpoint_s: Annotated[float, Field(ge=1, le=3600)] = 60.0
     """Longest time between two checkpoints of a partition."""
     idle_ttl_s: Annotated[float, Field(ge=60)] = 6 * 3600
-    """A series without a sample for so long is evicted."""
+    """A series without a sample for so long is evicted; at least twice receiver.labels_every_s."""
     tick_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 
 
@@ -237,6 +240,17 @@ class Settings(_Group):
     sink: SinkSettings = SinkSettings()
     log: LogSettings = LogSettings()
     pipelines: tuple[Pipeline, ...] = (Pipeline(name="default"),)
+
+    @field_validator("window")
+    @classmethod
+    def _outlives_labels(cls, value: WindowSettings, info: ValidationInfo) -> WindowSettings:
+        receiver = info.data.get("receiver")
+        if receiver is not None and value.idle_ttl_s < 2 * receiver.labels_every_s:
+            raise ValueError(
+                f"idle_ttl_s={value.idle_ttl_s:g} is less than twice receiver.labels_every_s="
+                f"{receiver.labels_every_s:g}: a series that comes back would be unknown for a while"
+            )
+        return value
 
     @field_validator("pipelines")
     @classmethod

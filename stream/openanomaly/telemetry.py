@@ -39,6 +39,11 @@ class ReceiverMetrics:
             "Samples that the broker has confirmed.",
             registry=registry,
         )
+        self.labelled = Counter(
+            "openanomaly_receiver_labels_published_total",
+            "Label sets that went along with samples.",
+            registry=registry,
+        )
         self.dropped = Counter(
             "openanomaly_receiver_samples_dropped_total",
             "Samples that were not published, by reason.",
@@ -207,6 +212,7 @@ _DROPS = (
     "counter_start",
     "counter_reset",
     "max_series",
+    "unlabelled",
     "unselected",
     "replayed",
 )

@@ -109,6 +109,7 @@ def test_the_file_may_be_named_by_flag_or_variable(tmp_path: Path) -> None:
         (["run", "--dry-run", "--set", "pipelines=[{name: a, score: {channels: [x]}}]"], "'x'"),
         (["run", "--dry-run", "--set", "pipelines=[{name: a, min_context: 600}]"], "more than context=512"),
         (["run", "--dry-run", "--set", "pipelines=[{name: a, horizon: 8}]"], "more than horizon=8"),
+        (["run", "--dry-run", "--set", "window.idle_ttl_s=10m"], "twice receiver.labels_every_s=600"),
         (
             ["run", "--dry-run", "--set", "web.tls.cert_file=a", "--set", "web.tls.key_file=b"],
             "web.tls.cert_file",

@@ -39,10 +39,10 @@ def error(
 
 
 def test_later_sources_win(file: Path) -> None:
-    text = "window: {max_series: 1, checkpoint_s: 11, idle_ttl_s: 111}"
-    environ = {"OPENANOMALY_WINDOW_CHECKPOINT_S": "22", "OPENANOMALY_WINDOW_IDLE_TTL_S": "222"}
-    window = of(file, text, environ, {"window.idle_ttl_s": "333"}).window
-    assert (window.max_series, window.checkpoint_s, window.idle_ttl_s) == (1, 22, 333)
+    text = "window: {max_series: 1, checkpoint_s: 11, idle_ttl_s: 11100}"
+    environ = {"OPENANOMALY_WINDOW_CHECKPOINT_S": "22", "OPENANOMALY_WINDOW_IDLE_TTL_S": "22200"}
+    window = of(file, text, environ, {"window.idle_ttl_s": "33300"}).window
+    assert (window.max_series, window.checkpoint_s, window.idle_ttl_s) == (1, 22, 33300)
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "sink:\n  # url: http://a\nweb:\n"])
@@ -59,8 +59,8 @@ def test_a_default_file_may_be_missing(file: Path) -> None:
     [("6h", 21600), ("90s", 90), ("1.5m", 90), ("2 d", 172800), ("1w", 604800), ("75", 75)],
 )
 def test_durations_may_have_units(file: Path, value: str, seconds: float) -> None:
-    assert of(file, f"window: {{idle_ttl_s: {value}}}").window.idle_ttl_s == seconds
-    assert of(None, flags={"window.idle_ttl_s": value}).window.idle_ttl_s == seconds
+    assert of(file, f"broker: {{samples_retention_s: {value}}}").broker.samples_retention_s == seconds
+    assert of(None, flags={"broker.samples_retention_s": value}).broker.samples_retention_s == seconds
 
 
 def test_units_follow_the_name_of_the_setting(file: Path) -> None:

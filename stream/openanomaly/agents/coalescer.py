@@ -136,4 +136,4 @@ def _settle(waiters: list[_Waiter], exc: BaseException | None = None) -> None:
 
 def _size(batch: Batch) -> int:
     labels = len(batch.blocks[0]) * len(batch.blocks) if batch.blocks else 0
-    return labels + len(batch.blocks) * SERIES_BYTES + len(batch.row) * SAMPLE_BYTES
+    return labels + len(batch.ids) * SERIES_BYTES + len(batch.row) * SAMPLE_BYTES

@@ -81,7 +81,10 @@ class Receiver:
             settings.cluster_label,
         )
         self._intake = Intake(
-            identities, round(settings.max_future_s * 1000), round(settings.failover_s * 1000)
+            identities,
+            round(settings.max_future_s * 1000),
+            round(settings.failover_s * 1000),
+            round(settings.labels_every_s),
         )
         self._coalescer = coalescer
         self._metrics = metrics
@@ -207,6 +210,10 @@ class Receiver:
         except RetryableError:
             self._metrics.dropped.labels("unavailable").inc(samples)
             raise
+        if outcome.batch.blocks:
+            async with self._decoding:
+                self._intake.told(outcome.batch, int(time.time() * 1000))
+            self._metrics.labelled.inc(len(outcome.batch.blocks))
         self._metrics.published.inc(samples)
         self._metrics.publish_seconds.observe(time.perf_counter() - start)
 

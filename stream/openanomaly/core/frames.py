@@ -54,7 +54,10 @@ class ScoreFlag(IntFlag):
 
 @dataclass(frozen=True)
 class SeriesColumn:
-    """S series with their labels.
+    """S series, with the labels of some or all of them.
+
+    A series without labels in its frame is one whose labels the partition has had before: its block is
+    empty. A frame without any labels spares the offsets too.
 
     Attributes:
         ids: (S, 2) uint64, see core/series.py.
@@ -101,13 +104,20 @@ class SeriesColumn:
         return len(self.ids)
 
     def block(self, i: int) -> bytes:
-        """Canonical label block of series `i`."""
+        """Canonical label block of series `i`, empty where the frame does not have it."""
         return self.labels[self.label_offset[i] : self.label_offset[i + 1]]
 
+    @property
+    def has_labels(self) -> NDArray[np.bool_]:
+        """(S,) which series have their labels with them."""
+        has: NDArray[np.bool_] = self.label_offset[1:] > self.label_offset[:-1]
+        return has
+
     def to_pb(self, compress: bool) -> pb.Series:
-        out = pb.Series(
-            id=self.ids.tobytes(), label_offset=self.label_offset.tobytes(), kind=self.kind.tobytes()
-        )
+        out = pb.Series(id=self.ids.tobytes(), kind=self.kind.tobytes())
+        if not self.label_offset[-1]:
+            return out
+        out.label_offset = self.label_offset.tobytes()
         if compress:
             out.labels_zstd = self.labels_zstd or compress_labels(self.labels)
         else:
@@ -119,7 +129,10 @@ class SeriesColumn:
         packed = series.labels_zstd or None
         plain = None if packed else series.labels
         ids = column(series.id, "<u8", "ids", len(series.id) // 16 * 2).reshape(-1, 2)
-        offset = column(series.label_offset, "<u4", "label offsets", len(ids) + 1)
+        if series.label_offset:
+            offset = column(series.label_offset, "<u4", "label offsets", len(ids) + 1)
+        else:
+            offset = np.zeros(len(ids) + 1, np.uint32)
         fits = offset[0] == 0 and (plain is None or offset[-1] == len(plain))
         if not fits or (offset[1:] < offset[:-1]).any():
             raise MalformedFrameError("label offsets do not fit the labels")

@@ -31,11 +31,16 @@ class Cut:
 
 @dataclass(slots=True)
 class _Gathered:
-    """S series, each once, and the N samples of all batches; samples are ordered by partition."""
+    """S series, each once, and the N samples of all batches; samples are ordered by partition.
+
+    `block` (S,) is the place of a series' labels in `blocks`, -1 where they do not go along, and
+    `block_bytes` their length.
+    """
 
     ids: Ids
     kind: NDArray[np.uint8]
     blocks: list[bytes]
+    block: NDArray[np.int64]
     block_bytes: NDArray[np.int64]
     row: NDArray[np.intp]
     timestamp_ms: NDArray[np.int64]
@@ -70,14 +75,16 @@ def _gather(batches: Sequence[Batch]) -> tuple[_Gathered, NDArray[np.int64]]:
     if len(batches) == 1:
         [only] = batches
         ids, kind, blocks, partition = only.ids, only.kind, only.blocks, only.partition
+        labelled = only.labelled
         row, timestamp_ms, value = only.row.astype(np.intp), only.timestamp_ms, only.value
         batch = None
     else:
-        sizes = [len(b.blocks) for b in batches]
+        sizes = [len(b.ids) for b in batches]
         offset = np.cumsum(sizes) - sizes
         ids = np.concatenate([b.ids for b in batches])
         kind = np.concatenate([b.kind for b in batches])
         blocks = [block for b in batches for block in b.blocks]
+        labelled = np.concatenate([b.labelled + o for b, o in zip(batches, offset.tolist(), strict=True)])
         partition = np.concatenate([b.partition for b in batches])
         row = np.concatenate([b.row + o for b, o in zip(batches, offset.tolist(), strict=True)]).astype(
             np.intp
@@ -85,14 +92,20 @@ def _gather(batches: Sequence[Batch]) -> tuple[_Gathered, NDArray[np.int64]]:
         timestamp_ms = np.concatenate([b.timestamp_ms for b in batches])
         value = np.concatenate([b.value for b in batches])
         batch = np.repeat(np.arange(len(batches)), [len(b.row) for b in batches])
-    row = _once(ids, row)
+    block = np.full(len(ids), -1)
+    block[labelled] = np.arange(len(blocks))
+    row = _once(ids, row, block)
     of_sample = partition[row]
     order = np.argsort(of_sample, kind="stable")
-    block_bytes = np.fromiter(map(len, blocks), np.int64, len(blocks))
+    block_bytes = np.zeros(len(ids), np.int64)
+    if blocks:
+        size = np.fromiter(map(len, blocks), np.int64, len(blocks))
+        block_bytes[block >= 0] = size[block[block >= 0]]
     gathered = _Gathered(
         ids,
         kind,
         blocks,
+        block,
         block_bytes,
         row[order],
         timestamp_ms[order],
@@ -102,8 +115,11 @@ def _gather(batches: Sequence[Batch]) -> tuple[_Gathered, NDArray[np.int64]]:
     return gathered, of_sample[order].astype(np.int64)
 
 
-def _once(ids: Ids, row: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Rows such that the samples of one series all name the same one of its places."""
+def _once(ids: Ids, row: NDArray[np.intp], block: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Rows such that the samples of one series all name the same one of its places.
+
+    If any of its places has labels, that one has: `block` is changed.
+    """
     low = np.ascontiguousarray(ids[:, 0])
     ordered = np.sort(low)
     if not (ordered[1:] == ordered[:-1]).any():
@@ -115,6 +131,7 @@ def _once(ids: Ids, row: NDArray[np.intp]) -> NDArray[np.intp]:
     is_first[1:] = (by_id[1:] != by_id[:-1]).any(axis=1)
     first = np.empty(len(low), np.intp)
     first[order] = order[np.maximum.accumulate(np.where(is_first, np.arange(len(low)), 0))]
+    np.maximum.at(block, first, block.copy())
     return first[row]
 
 
@@ -146,8 +163,9 @@ def _frame(g: _Gathered, start: int, end: int, received_ms: int) -> SampleFrame:
         index = inverse.astype(np.uint32)
     offset = np.zeros(len(series) + 1, np.uint32)
     np.cumsum(g.block_bytes[series], out=offset[1:])
+    at = g.block[series]
     blocks = g.blocks
-    labels = b"".join([blocks[i] for i in series.tolist()])
+    labels = b"".join([blocks[i] for i in at[at >= 0].tolist()]) if offset[-1] else b""
     column = SeriesColumn(g.ids[series], offset, labels, g.kind[series])
     return SampleFrame(column, index, g.timestamp_ms[start:end], g.value[start:end], received_ms)
 

@@ -23,13 +23,14 @@ Select = Callable[[Labels], bool]
 NO_REPLICA = -1
 _REPLICAS = 65_536
 
-# One record of 32 bytes, so that all that is known of a series costs one cache line.
+# One record, so that all that is known of a series costs one cache line or two.
 ENTRY = np.dtype(
     [
         ("id", "<u8", 2),
         ("family", "<i4"),
         ("replica", "<i4"),
         ("seen", "<u4"),
+        ("told", "<u4"),
         ("partition", "<u2"),
         ("selected", "u1"),
         ("own_block", "u1"),
@@ -60,7 +61,8 @@ class Identities:
 
     Attributes:
         entries: (capacity,) ENTRY by slot. `own_block` says that the canonical block differs from the
-            bytes that were hashed, and is in `blocks`.
+            bytes that were hashed, and is in `blocks`; `seen` and `told` are Unix seconds, of the last
+            sample and of the last labels that are durable on the broker.
         replicas: what `ENTRY.replica` counts.
         forgotten: blocks that made room for others.
     """
@@ -104,6 +106,12 @@ class Identities:
         self.entries["seen"][slot] = now_s
         found: NDArray[np.void] = self.entries[slot]
         return found
+
+    def tell(self, slot: NDArray[np.int32], ids: Ids, now_s: int) -> None:
+        """The labels of these series are durable; slots that have another owner by now are left alone."""
+        there = np.flatnonzero(slot < len(self._blocks))
+        there = there[(self.entries["id"][slot[there]] == ids[there]).all(axis=1)]
+        self.entries["told"][slot[there]] = now_s
 
     @property
     def blocks(self) -> list[bytes | None]:

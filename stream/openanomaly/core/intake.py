@@ -1,9 +1,8 @@
 """Which samples of a decoded request go on: selected, of the accepted replica, not from the future."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +20,20 @@ class Batch:
 
     Attributes:
         ids: (S, 2) uint64; a series may be there more than once.
+        slot: (S,) int32, their places in the table of identities, as long as the ids there are these.
         partition: (S,) uint16.
         kind: (S,) uint8, SeriesKind.
-        blocks: S canonical label blocks.
+        labelled: (L,) the series whose labels go along; readers know those of the others.
+        blocks: L canonical label blocks.
         row: (N,) uint32, index into the series; ascending.
         timestamp_ms, value: (N,) int64, float64; as sent.
     """
 
     ids: Ids
+    slot: NDArray[np.int32]
     partition: NDArray[np.uint16]
     kind: NDArray[np.uint8]
+    labelled: NDArray[np.int64]
     blocks: list[bytes]
     row: NDArray[np.uint32]
     timestamp_ms: NDArray[np.int64]
@@ -56,10 +59,13 @@ class Taken:
 class Intake:
     """Judges requests by what is known of their series. Not for two threads at once."""
 
-    def __init__(self, identities: Identities, max_future_ms: int, failover_ms: int) -> None:
+    def __init__(
+        self, identities: Identities, max_future_ms: int, failover_ms: int, labels_every_s: int
+    ) -> None:
         self.identities = identities
         self.replicas = Replicas(failover_ms)
         self._max_future_ms = max_future_ms
+        self._labels_every_s = labels_every_s
 
     def take(
         self,
@@ -80,10 +86,12 @@ class Intake:
             now_ms: wall clock.
         """
         known = slot >= 0
-        entries = self.identities.touch(np.maximum(slot, 0) if not known.all() else slot, now_ms // 1000)
+        now_s = now_ms // 1000
+        entries = self.identities.touch(np.maximum(slot, 0) if not known.all() else slot, now_s)
         dropped: Counter[str] = Counter()
         selected = known & (entries["selected"] != 0)
         keep = selected & self._accepted(entries["replica"], selected, now_ms)
+        kept: NDArray[np.int64] | None = None
         if not keep.all():
             per_series = np.bincount(row, minlength=len(slot))
             dropped["unselected"] = int(per_series[known & ~selected].sum())
@@ -92,20 +100,44 @@ class Intake:
             stays = keep[row]
             row = place[row[stays]].astype(np.uint32)
             timestamp_ms, value = timestamp_ms[stays], value[stays]
-            slot, entries = slot[keep], entries[keep]
-            blocks = None if blocks is None else list(compress(blocks, keep.tolist()))
+            kept = np.flatnonzero(keep)
+            slot, entries = slot[kept], entries[kept]
+
+        def block(i: int) -> bytes:
+            """Canonical label block of kept series `i`: the sender's bytes where they are that already."""
+            if blocks is None or entries["own_block"][i]:
+                return self.identities.blocks[slot[i]] or b""
+            return blocks[i if kept is None else int(kept[i])]
+
+        labelled = np.flatnonzero(self._is_untold(entries, now_s))
         batch = Batch(
             entries["id"],
+            slot,
             entries["partition"],
             self.identities.families.kind(entries["family"]),
-            self._canonical(slot, entries["own_block"], blocks),
+            labelled,
+            [block(i) for i in labelled.tolist()],
             row,
             timestamp_ms,
             value,
         )
         taken = Taken(batch, +dropped)
-        self._drop_future(taken, now_ms)
+        self._drop_future(taken, block, now_ms)
         return taken
+
+    def told(self, batch: Batch, now_ms: int) -> None:
+        """The labels of a batch are durable: they need not go along for a while."""
+        at = batch.labelled
+        self.identities.tell(batch.slot[at], batch.ids[at], now_ms // 1000)
+
+    def _is_untold(self, entries: NDArray[np.void], now_s: int) -> NDArray[np.bool_]:
+        """(S,) whose labels are to go along: never sent, or so long ago that they are due again.
+
+        By up to a quarter earlier, each series at its own time: no wave of labels every few minutes.
+        """
+        early = (entries["id"][:, 1] & np.uint64(0xFF)).astype(np.int64) * self._labels_every_s >> 10
+        untold: NDArray[np.bool_] = entries["told"] <= now_s - self._labels_every_s + early
+        return untold
 
     def _accepted(
         self, replica: NDArray[np.int32], selected: NDArray[np.bool_], now_ms: int
@@ -120,19 +152,7 @@ class Intake:
                     accepted[replica == number] = False
         return accepted
 
-    def _canonical(
-        self, slot: NDArray[np.int32], own: NDArray[np.uint8], blocks: Sequence[bytes] | None
-    ) -> list[bytes]:
-        """S canonical label blocks: the sender's bytes where they are that already."""
-        held = self.identities.blocks
-        if blocks is None:
-            return [held[i] or b"" for i in slot.tolist()]
-        out = list(blocks)
-        for i in np.flatnonzero(own).tolist():
-            out[i] = held[slot[i]] or b""
-        return out
-
-    def _drop_future(self, taken: Taken, now_ms: int) -> None:
+    def _drop_future(self, taken: Taken, block: Callable[[int], bytes], now_ms: int) -> None:
         batch = taken.batch
         latest_ms = now_ms + self._max_future_ms
         future = batch.timestamp_ms > latest_ms
@@ -144,7 +164,7 @@ class Intake:
         times = batch.timestamp_ms[future]
         for i, at in zip(series[:_NAMED].tolist(), first[:_NAMED].tolist(), strict=True):
             taken.late.append(
-                f"{shown(decode_labels(batch.blocks[i]))}: timestamp {times[at]} ms is "
+                f"{shown(decode_labels(block(i)))}: timestamp {times[at]} ms is "
                 f"{(int(times[at]) - now_ms) / 1000:.0f} s ahead of the clock, limit "
                 f"{self._max_future_ms / 1000:g}; raise receiver.max_future_s"
             )

@@ -293,15 +293,22 @@ class Partition:
             rows = block.catalogue.find(frame.series.ids)
         if (odd := (rows < 0) | (rows == UNWANTED)).any():
             lost = np.bincount(frame.row, minlength=len(rows))
-            block.counts["max_series"] += int(lost[rows < 0].sum())
+            full = self._budget.used >= self._budget.limit
+            without = (rows < 0) & ~frame.series.has_labels & (not full)
+            block.counts["unlabelled"] += int(lost[without].sum())
+            block.counts["max_series"] += int(lost[(rows < 0) & ~without].sum())
             block.counts["unselected"] += int(lost[odd & (rows >= 0)].sum())
         return rows
 
     def _admit(self, block: Block, frame: SampleFrame, new: NDArray[np.int64]) -> None:
         """Give rows to those of the `new` series that the block wants, as far as the budget goes."""
         ids: Ids = frame.series.ids
+        known = self._known_labels(frame, new)
+        if not (new := new[[bool(b) for b in known]]).size:
+            return
+        known = [b for b in known if b]
         try:
-            labels = [decode_labels(frame.series.block(i)) for i in new.tolist()]
+            labels = [decode_labels(b) for b in known]
         except MalformedRequestError as exc:
             raise MalformedFrameError(str(exc)) from exc
         members = _members(block, labels)
@@ -317,13 +324,27 @@ class Partition:
         kind = np.array([_kind(block, labels[i], int(frame.series.kind[new[i]])) for i in chosen], np.uint8)
         counting = block.spec.aggregate == "count"
         base = np.zeros(len(at)) if counting else _bases(frame.value[first], kind)
-        blocks = [frame.series.block(i) for i in at.tolist()]
+        blocks = [known[i] for i in chosen.tolist()]
         first_ms = frame.timestamp_ms[first]
         born = np.where(buckets.is_time(first_ms), first_ms, 0) // block.spec.step_ms
         rows = block.catalogue.admit(ids[at], blocks, kind, born, base, block.ring.newest)
         block.grow()
         block.fresh(rows, [m[chosen] for m in members])
         block.counts["admitted"] += rows.size
+
+    def _known_labels(self, frame: SampleFrame, new: NDArray[np.int64]) -> list[bytes]:
+        """Label blocks of series that a block does not have: the frame's, or another block's; else empty.
+
+        Without either the series waits for a frame with its labels, which receivers send now and then.
+        """
+        out = [frame.series.block(i) for i in new.tolist()]
+        for other in self.blocks.values():
+            if all(out):
+                break
+            rows = other.catalogue.find(frame.series.ids[new])
+            for i in np.flatnonzero((rows >= 0) & (rows != UNWANTED)).tolist():
+                out[i] = out[i] or other.catalogue.labels[rows[i]]
+        return out
 
     # -- checkpoints ---------------------------------------------------------------------------
 

@@ -27,8 +27,13 @@ def pipeline(name: str = "p", **options: object) -> Pipeline:
     return Pipeline(name=name, **{**given, **options})
 
 
+def fresh(*pipelines: Pipeline, limit: int = 10_000) -> Partition:
+    """A partition before its recovery."""
+    return Partition(0, plan(pipelines or (pipeline(),)), Budget(limit))
+
+
 def partition(*pipelines: Pipeline, limit: int = 10_000) -> Partition:
-    out = Partition(0, plan(pipelines or (pipeline(),)), Budget(limit))
+    out = fresh(*pipelines, limit=limit)
     out.start()
     return out
 
