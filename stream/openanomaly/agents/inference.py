@@ -18,6 +18,7 @@ from openanomaly.adapters.statistical import StatisticalAdapter
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App, Row, declare, publish
 from openanomaly.broker.ledger import Ledger
+from openanomaly.broker.notes import Origin
 from openanomaly.broker.topics import Topics
 from openanomaly.core.frames import DueFrame, ForecastFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
@@ -37,6 +38,7 @@ _ENGINES: Mapping[str, Callable[[int], ModelEngine]] = {
     "statistical": StatisticalAdapter,
 }
 _UNSENT_FRAMES = 64
+_SUSPECTS = 256
 _FRAME_BYTES = 384 << 10
 _RETRY_S = 1.0
 _SLOW_BATCH_S = 600.0
@@ -90,17 +92,19 @@ class InferenceWorker:
             clock_s=time.monotonic,
             now_ms=_now_ms,
         )
-        self._unsent: list[tuple[int, int, Request]] = []  # due partition, offset, and its answer
+        self._unanswered: dict[Origin, DueFrame] = {}
+        self._unsent: list[tuple[Origin, Request]] = []
         self._sending = 0
         self._came = asyncio.Event()
         self._left = asyncio.Event()
+        self._answer_came = asyncio.Event()
         self._is_waiting = False
         self._answered_s = time.monotonic()
         due = declare(app, topics.due)
         declare(app, topics.forecasts)
         self._ledger = Ledger(app, topics.due.name)
         app.agent(due, name="openanomaly.inference.due")(self._read)
-        app.task(self._batcher.run)
+        app.task(self._forecast)
         app.task(self._send)
         metrics.waiting.set_function(lambda: self._batcher.waiting)
 
@@ -127,27 +131,51 @@ class InferenceWorker:
         async for event in stream.noack().events():
             # Never `take()` or a bare `async for value`: Faust acknowledges a record even when its
             # agent raises. The ledger says what is finished.
+            await self._dead_letters.catch_up()
             if self._ledger.receive(event):
                 message = event.message
                 value, message.value = message.value or b"", None
-                await self._take(message.partition, message.offset, value)
+                await self._try(Origin.of(message), value)
 
-    async def _take(self, partition: int, offset: int, value: bytes) -> None:
+    async def _try(self, origin: Origin, value: bytes) -> None:
+        if self._dead_letters.is_set_aside(origin):
+            self._metrics.rejected.inc()
+            self._ledger.done(origin.partition, origin.offset)
+            return
+        try:
+            await self._take(origin, value)
+        except Exception as exc:
+            await self._dead_letters.note(exc, [(origin, value)])
+            raise
+
+    async def _take(self, origin: Origin, value: bytes) -> None:
         try:
             frame = self._decode(value)
         except MalformedFrameError as exc:
             self._metrics.rejected.inc()
             await self._dead_letters.set_aside(
-                self._topics.due.name, partition, offset, None, value, str(exc), type(exc).__name__
+                origin.topic, origin.partition, origin.offset, None, value, str(exc), type(exc).__name__
             )
-            self._ledger.done(partition, offset)
+            self._ledger.done(origin.partition, origin.offset)
             return
         self._metrics.contexts.inc(len(frame.row))
         self._is_waiting = True
         while len(self._unsent) >= _UNSENT_FRAMES:
             await _wait(self._left)
-        await self._batcher.submit(frame, lambda request: self._answered(partition, offset, request))
+        # A record that was there when a batch crashed is tried alone, so that the next crash names
+        # the one it is of, and the others are forecast.
+        is_suspect = self._dead_letters.is_suspect(origin)
+        if is_suspect:
+            await self._all_answered()
+        self._unanswered[origin] = frame
+        await self._batcher.submit(frame, lambda request: self._answered(origin, request))
+        if is_suspect:
+            await self._all_answered()
         self._is_waiting = False
+
+    async def _all_answered(self) -> None:
+        while self._unanswered:
+            await _wait(self._answer_came)
 
     def _decode(self, value: bytes) -> DueFrame:
         frame = DueFrame.decode(value)
@@ -159,13 +187,24 @@ class InferenceWorker:
 
     # -- forecasts out -------------------------------------------------------------------------
 
-    def _answered(self, partition: int, offset: int, request: Request) -> None:
+    async def _forecast(self) -> None:
+        """Run batches. What crashes one is not known, so all that waits for an answer is noted."""
+        try:
+            await self._batcher.run()
+        except Exception as exc:
+            suspects = list(self._unanswered.items())[:_SUSPECTS]
+            await self._dead_letters.note(exc, [(origin, frame.encode()) for origin, frame in suspects])
+            raise
+
+    def _answered(self, origin: Origin, request: Request) -> None:
         self._answered_s = time.monotonic()
+        self._unanswered.pop(origin, None)
+        self._answer_came.set()
         if request.ok.any():
-            self._unsent.append((partition, offset, request))
+            self._unsent.append((origin, request))
             self._came.set()
         else:
-            self._ledger.done(partition, offset)
+            self._ledger.done(origin.partition, origin.offset)
 
     async def _send(self) -> None:
         """Write all that is answered at once, then what was answered meanwhile."""
@@ -173,11 +212,21 @@ class InferenceWorker:
             await _wait(self._came)
             batch, self._unsent = self._unsent, []
             self._sending = len(batch)
-            await self._publish([record for _, _, request in batch for record in _records(request)])
-            for partition, offset, _ in batch:
-                self._ledger.done(partition, offset)
+            records: list[Row] = []
+            for origin, request in batch:
+                records += await self._pack(origin, request)
+            await self._publish(records)
+            for origin, _ in batch:
+                self._ledger.done(origin.partition, origin.offset)
             self._sending = 0
             self._left.set()
+
+    async def _pack(self, origin: Origin, request: Request) -> list[Row]:
+        try:
+            return list(_records(request))
+        except Exception as exc:
+            await self._dead_letters.note(exc, [(origin, request.frame.encode())])
+            raise
 
     async def _publish(self, records: Sequence[Row]) -> None:
         while True:

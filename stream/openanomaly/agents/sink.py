@@ -23,6 +23,7 @@ from openanomaly.adapters.remote_write.encode import Encoded, ScoreEncoder
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App, declare
 from openanomaly.broker.ledger import Ledger
+from openanomaly.broker.notes import Origin
 from openanomaly.broker.topics import Topics
 from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
@@ -40,8 +41,7 @@ _FLUSH_S = 3.0
 class _Held:
     """A record on its way to the target."""
 
-    partition: int
-    offset: int
+    origin: Origin
     frame: ScoreFrame
     encoded: Encoded
 
@@ -108,29 +108,41 @@ class SinkWorker:
         async for event in stream.noack().events():
             # Never `take()` or a bare `async for value`: Faust acknowledges a record even when its
             # agent raises. The ledger says what is finished.
+            await self._dead_letters.catch_up()
             if self._ledger.receive(event):
                 message = event.message
                 value, message.value = message.value or b"", None
-                await self._take(message.partition, message.offset, value)
+                await self._try(Origin.of(message), value)
 
-    async def _take(self, partition: int, offset: int, value: bytes) -> None:
+    async def _try(self, origin: Origin, value: bytes) -> None:
+        if self._dead_letters.is_set_aside(origin):
+            self._metrics.rejected.inc()
+            self._ledger.done(origin.partition, origin.offset)
+            return
+        try:
+            await self._take(origin, value)
+        except Exception as exc:
+            await self._dead_letters.note(exc, [(origin, value)])
+            raise
+
+    async def _take(self, origin: Origin, value: bytes) -> None:
         try:
             frame = ScoreFrame.decode(value)
             encoded = self._encoder.encode(frame)
         except RejectedError as exc:
             self._metrics.rejected.inc()
-            await self._set_aside(partition, offset, value, exc)
-            self._ledger.done(partition, offset)
+            await self._set_aside(origin, value, exc)
+            self._ledger.done(origin.partition, origin.offset)
             return
         self._metrics.scores.inc(len(frame.row))
         if self._client is None:
             self._drop("no_target", len(frame.row))
-            self._ledger.done(partition, offset)
+            self._ledger.done(origin.partition, origin.offset)
             return
         most = _WAITING_BATCHES * self._settings.batch_samples
         while self._is_stopping or (self._waiting and self._waiting_samples + len(encoded) > most):
             await _wait(self._left)
-        self._waiting.append(_Held(partition, offset, frame, encoded))
+        self._waiting.append(_Held(origin, frame, encoded))
         self._waiting_samples += len(encoded)
         self._came.set()
 
@@ -181,15 +193,14 @@ class SinkWorker:
             if mine:
                 rows = np.flatnonzero(gone)
                 await self._set_aside(
-                    held.partition,
-                    held.offset,
+                    held.origin,
                     held.frame.take(rows).encode(compress=True),
                     RejectedError(f"{rows.size} of {gone.size} scores: {mine[0].words}"),
                 )
             self._count(held, gone, stop - start - sum(_overlap(r, start, stop) for r in mine))
             if not gone.all():
                 self._metrics.latency.observe(now_s - held.frame.closed_ms / 1000)
-            self._ledger.done(held.partition, held.offset)
+            self._ledger.done(held.origin.partition, held.origin.offset)
             start = stop
 
     def _count(self, held: _Held, gone: NDArray[np.bool_], samples: int) -> None:
@@ -212,9 +223,9 @@ class SinkWorker:
         self._metrics.requests.labels(code).inc()
         self._metrics.request_seconds.observe(seconds)
 
-    async def _set_aside(self, partition: int, offset: int, value: bytes, error: RejectedError) -> None:
+    async def _set_aside(self, origin: Origin, value: bytes, error: RejectedError) -> None:
         await self._dead_letters.set_aside(
-            self._topic, partition, offset, None, value, str(error), type(error).__name__
+            self._topic, origin.partition, origin.offset, None, value, str(error), type(error).__name__
         )
 
 

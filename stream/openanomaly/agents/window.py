@@ -18,6 +18,7 @@ from openanomaly.agents.window_lane import Lane, Raw
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App, Row, committed_offsets, declare, end_offsets, publish
 from openanomaly.broker.ledger import Ledger
+from openanomaly.broker.notes import Origin
 from openanomaly.broker.ring_store import changelog_table, send_changelog
 from openanomaly.broker.topics import Topics
 from openanomaly.core.pipelines.pipeline import Pipeline
@@ -121,7 +122,10 @@ class WindowWorker:
     async def _start_lanes(self, active: set[int]) -> None:
         samples, forecasts = self._topics.samples.name, self._topics.forecasts.name
         tps = {TP(topic, p) for topic in (samples, forecasts) for p in active}
+        await self._dead_letters.catch_up()
         begin, end = await committed_offsets(self.app, tps), await end_offsets(self.app, tps)
+        if len(self._recovered) < 2:
+            return  # revoked meanwhile: the next recovery comes here again
         for number in sorted(active - set(self.lanes)):
             partition = self.partitions.get(number)
             if partition is None:
@@ -164,7 +168,7 @@ class WindowWorker:
             # agent raises. Acks are the ledger's, released at checkpoints.
             await self._has_lanes.wait()  # streams open before they are built: nothing may be passed over
             if self._ledgers["samples"].receive(event):
-                lane, raw = self._lane_and_raw(event)
+                lane, raw = self._lane_and_raw("samples", event)
                 if lane is not None:
                     await lane.offer_samples(event.message.offset, raw)
 
@@ -172,15 +176,24 @@ class WindowWorker:
         async for event in stream.noack().events():
             await self._has_lanes.wait()
             if self._ledgers["forecasts"].receive(event):
-                lane, raw = self._lane_and_raw(event)
+                lane, raw = self._lane_and_raw("forecasts", event)
                 if lane is not None:
                     await lane.offer_forecasts(event.message.offset, raw)
 
-    def _lane_and_raw(self, event: Any) -> tuple[Lane | None, Raw]:
+    def _lane_and_raw(self, topic: str, event: Any) -> tuple[Lane | None, Raw]:
         message = event.message
         raw = Raw(message.value or b"", int(message.timestamp * 1000))
         message.value = None  # the ledger holds the shell until the checkpoint, not the bytes
+        if self._dead_letters.is_set_aside(self._origin(topic, message.partition, message.offset, raw)):
+            self._metrics.rejected.labels(topic=topic).inc()
+            raw.is_set_aside = True
         return self.lanes.get(message.partition), raw
+
+    def _origin(self, topic: str, partition: int, offset: int, raw: Raw) -> Origin:
+        return Origin(self._name(topic), partition, offset, raw.written_ms)
+
+    def _name(self, topic: str) -> str:
+        return self._topics.samples.name if topic == "samples" else self._topics.forecasts.name
 
     async def _tick(self) -> None:
         """Offer every lane the time, with the end of its samples read after that moment."""
@@ -283,11 +296,15 @@ class WindowWorker:
         )
 
     async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
-        name = self._topics.samples.name if topic == "samples" else self._topics.forecasts.name
         self._metrics.rejected.labels(topic=topic).inc()
+        detail, reason = str(error), type(error).__name__
         await self._dead_letters.set_aside(
-            name, partition, item.offset, None, item.value.value, str(error), type(error).__name__
+            self._name(topic), partition, item.offset, None, item.value.value, detail, reason
         )
+
+    async def note(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
+        raw = item.value
+        await self._dead_letters.note(error, [(self._origin(topic, partition, item.offset, raw), raw.value)])
 
     def release(self, partition: int, samples: int, forecasts: int) -> None:
         self._ledgers["samples"].release(partition, samples)

@@ -23,6 +23,8 @@ class Raw:
 
     value: bytes
     written_ms: int
+    is_set_aside: bool = False
+    """It crashed its worker too often: passed over, when it is its turn."""
 
 
 class Writer(Protocol):
@@ -32,6 +34,7 @@ class Writer(Protocol):
     async def ring(self, partition: int, records: Sequence[Record]) -> None: ...
     async def results(self, partition: int, output: Output) -> None: ...
     async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None: ...
+    async def note(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None: ...
     def release(self, partition: int, samples: int, forecasts: int) -> None: ...
 
 
@@ -151,17 +154,29 @@ class Lane:
         if isinstance(what, Tick):
             return self._take_tick(what)
         topic = "samples" if kind == "samples" else "forecasts"
+        at = self.partition.position
+        if what.offset < (at.samples if topic == "samples" else at.forecasts):
+            return None  # taken before a rebalance that left us the partition
+        if what.value.is_set_aside:
+            self.partition.skip(topic, what.offset)
+            return None
         try:
-            if kind == "samples":
-                if what.offset < self.partition.position.samples:
-                    return None  # taken before a rebalance that left us the partition
-                return self.partition.put(SampleFrame.decode(what.value.value), what.offset, self._now_ms())
-            if what.offset >= self.partition.position.forecasts:
-                frame = ForecastFrame.decode(what.value.value)
-                self.partition.forecast(frame, what.offset, what.value.written_ms)
+            return self._put(topic, what)
         except MalformedFrameError as error:
             await self._writer.reject(topic, self.partition.number, what, error)
-            self.partition.skip(kind, what.offset)
+            self.partition.skip(topic, what.offset)
+        except Exception as error:
+            # Half of it may have been taken: what is in memory must not be used any more. So this is
+            # a crash also when it is noted for the last time, and the next start passes over it.
+            await self._writer.note(topic, self.partition.number, what, error)
+            raise
+        return None
+
+    def _put(self, topic: str, item: Item[Raw]) -> Output | None:
+        if topic == "samples":
+            return self.partition.put(SampleFrame.decode(item.value.value), item.offset, self._now_ms())
+        frame = ForecastFrame.decode(item.value.value)
+        self.partition.forecast(frame, item.offset, item.value.written_ms)
         return None
 
     def _take_tick(self, tick: Tick) -> Output:

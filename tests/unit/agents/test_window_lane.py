@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from openanomaly.agents.window_lane import Lane, Raw
-from openanomaly.core.frames import SampleFrame, SeriesColumn
+from openanomaly.core.frames import ForecastFrame, SampleFrame, SeriesColumn
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
 from openanomaly.core.series import encode_labels
 from openanomaly.core.windows.inputs import Item
@@ -27,6 +27,7 @@ class Journal:
         self.written: list[str] = []
         self.records: list[Record] = []
         self.rejected: list[int] = []
+        self.noted: list[tuple[str, int, str]] = []
         self.released: list[tuple[int, int]] = []
         self.gate = asyncio.Event()
         self.gate.set()
@@ -47,6 +48,9 @@ class Journal:
 
     async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
         self.rejected.append(item.offset)
+
+    async def note(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
+        self.noted.append((topic, item.offset, str(error)))
 
     def release(self, partition: int, samples: int, forecasts: int) -> None:
         self.written.append("release")
@@ -215,7 +219,52 @@ def test_a_record_that_breaks_the_worker_is_not_passed_by_its_last_checkpoint(
         await settle()
         await lane.stop(flush=True)
         assert [str(e) for e in crashes] == ["a bug of ours"]
+        assert journal.noted == [("samples", 1, "a bug of ours")]
         assert journal.released == []
+
+    asyncio.run(scenario())
+
+
+def test_a_forecast_that_breaks_the_worker_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        journal, crashes, partition = Journal(), [], fresh()
+        lane = lane_of(journal, partition, crashes)
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("a bug of ours")
+
+        monkeypatch.setattr(ForecastFrame, "decode", broken)
+        lane.start()
+        await lane.offer_forecasts(3, Raw(b"x", 0))
+        await settle()
+        await lane.stop(flush=True)
+        assert [str(e) for e in crashes] == ["a bug of ours"]
+        assert journal.noted == [("forecasts", 3, "a bug of ours")]
+
+    asyncio.run(scenario())
+
+
+def test_records_that_were_set_aside_are_passed_over_in_their_turn() -> None:
+    async def scenario() -> None:
+        journal, crashes, partition = Journal(), [], fresh()
+        lane = lane_of(journal, partition, crashes)
+        poisoned = frame(1)
+        poisoned.is_set_aside = True
+        lane.start()
+        for offset, raw in enumerate((frame(0), poisoned, frame(2))):
+            await lane.offer_samples(offset, raw)
+        await lane.offer_forecasts(0, Raw(b"not read", 0, is_set_aside=True))
+        await settle()
+        assert partition.position[:2] == (3, 1)
+        # Three series: a step of the first frame, and the one that is missing.
+        assert partition.counts["in"] == 6
+        await lane.offer_samples(1, poisoned)  # delivered twice: it moves nothing back
+        await settle()
+        assert partition.position[:2] == (3, 1)
+        assert journal.rejected == journal.noted == []
+        await lane.stop(flush=True)
+        assert journal.released == [(3, 1)]
+        assert not crashes
 
     asyncio.run(scenario())
 
@@ -262,6 +311,7 @@ def test_a_failed_write_is_reported_and_releases_nothing(fails: str) -> None:
         await settle()
         await lane.stop(flush=True)
         assert [str(e) for e in crashes] == ["no broker"]
+        assert not journal.noted
         assert journal.released == []
 
     asyncio.run(scenario())

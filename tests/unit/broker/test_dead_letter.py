@@ -8,8 +8,9 @@ from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP, RecordMetadata
 
 from openanomaly.broker.dead_letter import DeadLetters
+from openanomaly.broker.notes import Origin
 from openanomaly.broker.topics import MAX_RECORD_BYTES, topics
-from openanomaly.errors import BusUnavailableError
+from openanomaly.errors import BusUnavailableError, DeliveryError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 
 TOPICS = topics("oa", 4)
@@ -108,3 +109,79 @@ def test_a_letter_that_the_broker_does_not_take_is_not_written_off() -> None:
     app.producer.error = KafkaTimeoutError()
     with pytest.raises(BusUnavailableError, match=r"did not take records of oa\.dead-letter"):
         set_aside(app)
+
+
+ORIGIN = Origin("oa.samples", 3, 7, 1_700_000_000_000)
+
+
+def note(app: App, error: BaseException, times: int = 1, value: bytes = b"v") -> list[pb.DeadLetter]:
+    """Notes of that many crashes in a row, each seen by the next worker; what was written."""
+    letters = DeadLetters(app, TOPICS)  # type: ignore[arg-type]
+
+    async def go() -> None:
+        for _ in range(times):
+            seen = len(app.producer.sent)
+            await letters.note(error, [(ORIGIN, value)])
+            for _, _, written in app.producer.sent[seen:]:
+                letters._notes.add(written)
+
+    asyncio.run(go())
+    return [pb.DeadLetter.FromString(written) for _, _, written in app.producer.sent]
+
+
+def a_bug() -> Exception:
+    try:
+        raise RuntimeError("a bug of ours")
+    except RuntimeError as exc:
+        return exc
+
+
+def test_a_record_is_set_aside_with_the_third_note_and_its_traceback() -> None:
+    found = note(App(), a_bug(), times=3)
+    assert [x.set_aside for x in found] == [False, False, True]
+    for letter in found:
+        assert (letter.topic, letter.partition, letter.offset) == ("oa.samples", 3, 7)
+        assert (letter.payload, letter.reason) == (b"v", "crash")
+        assert letter.detail.startswith("Traceback")
+        assert "in a_bug" in letter.detail
+        assert letter.detail.endswith("RuntimeError: a bug of ours\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BusUnavailableError("away"),
+        DeliveryError("records are missing"),
+        KafkaTimeoutError(),
+        OSError("disk full"),
+        TimeoutError(),
+        asyncio.CancelledError(),
+    ],
+)
+def test_an_error_that_no_record_is_the_cause_of_is_not_noted(error: BaseException) -> None:
+    assert note(App(), error) == []
+
+
+def test_a_note_that_the_broker_does_not_take_does_not_hide_the_crash() -> None:
+    app = App()
+    app.producer.error = KafkaTimeoutError()
+    assert note(app, a_bug()) == []
+
+
+def test_a_note_waits_only_so_long_for_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Producer):
+        async def send(self, *_: Any) -> "asyncio.Future[RecordMetadata]":
+            return asyncio.get_running_loop().create_future()
+
+    app = App()
+    app.producer = Silent()
+    monkeypatch.setattr("openanomaly.broker.dead_letter._NOTE_S", 0.01)
+    assert note(app, a_bug()) == []
+
+
+def test_a_note_always_fits_into_a_record_whatever_the_error_says() -> None:
+    app = App()
+    (letter,) = note(app, RuntimeError("\N{SNOWMAN}" * 10_000 + "\udcff"), value=b"v" * 1_040_000)
+    assert len(app.producer.sent[0][2]) <= MAX_RECORD_BYTES
+    assert letter.detail.startswith("(...)")
+    assert "first 934464 of 1040000 bytes kept" in letter.detail
