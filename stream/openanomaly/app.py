@@ -22,6 +22,7 @@ from openanomaly.broker.faust_app import App, BrokerConfig, Role, broker_url, ma
 from openanomaly.broker.runner import Runner
 from openanomaly.broker.topics import topics
 from openanomaly.broker.watchdog import Watchdog
+from openanomaly.core import kernels
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
@@ -171,6 +172,7 @@ class Process:
 
     def _add_receiver(self) -> None:
         app = self._app("ingest")
+        kernels.warm_up_aside()
         receiver = create_receiver(
             app,
             self.settings.receiver,

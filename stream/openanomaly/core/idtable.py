@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core import kernels
 from openanomaly.core.series import Ids
 
 MISSING = -1
@@ -34,6 +35,8 @@ class IdTable:
 
     def find(self, ids: Ids) -> NDArray[np.int32]:
         """(S,) values of `ids`, MISSING where there is none."""
+        if kernels.ready():
+            return kernels.probe(self._low, self._high, self._values, ids)
         slot, found = self._probe(ids)
         return np.where(found, self._values[slot], np.int32(MISSING))
 

@@ -1,8 +1,9 @@
 """Which samples of a decoded request go on: selected, of the accepted replica, not from the future."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,12 @@ from openanomaly.core.replicas import Replicas
 from openanomaly.core.series import Ids, decode_labels
 
 _NAMED = 5
+
+
+class Numbered(Protocol):
+    """Byte strings by number."""
+
+    def __getitem__(self, i: int, /) -> bytes: ...
 
 
 @dataclass(slots=True)
@@ -70,7 +77,7 @@ class Intake:
     def take(
         self,
         slot: NDArray[np.int32],
-        blocks: Sequence[bytes] | None,
+        blocks: Numbered | None,
         row: NDArray[np.uint32],
         timestamp_ms: NDArray[np.int64],
         value: NDArray[np.float64],

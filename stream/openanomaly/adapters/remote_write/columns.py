@@ -12,7 +12,7 @@ Metadata = tuple[bytes, SeriesKind]
 """Name of a metric family and what it is."""
 
 _NAMED = 5
-_COUNT_LIMIT = 100_000
+COUNT_LIMIT = 100_000
 """Time series or metadata of one request. Senders send 2,000 (Prometheus) to 10,000 (vmagent).
 
 An empty time series is two bytes and, read whole to be refused, a kilobyte and some ten microseconds:
@@ -24,7 +24,7 @@ _PARTS_LIMIT = 1_000_000
 """Samples, histograms and exemplars of one request that are read one by one: a second or a few."""
 
 
-def check_count(count: int, what: str, limit: int = _COUNT_LIMIT) -> None:
+def check_count(count: int, what: str, limit: int = COUNT_LIMIT) -> None:
     """Refuse a request of too many parts before anything is made of them.
 
     Raises:
@@ -78,6 +78,25 @@ class Refused:
         return f"{text}; and {more} more" if more else text
 
 
+class Slices:
+    """Pieces of a body by number, cut out when they are asked for. One may be replaced."""
+
+    def __init__(self, body: bytes, start: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
+        self._body, self._start, self._stop = body, start, stop
+        self._replaced: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def __getitem__(self, i: int) -> bytes:
+        if (other := self._replaced.get(i)) is not None:
+            return other
+        return self._body[self._start[i] : self._stop[i]]
+
+    def __setitem__(self, i: int, piece: bytes) -> None:
+        self._replaced[i] = piece
+
+
 @dataclass(slots=True)
 class WriteColumns:
     """The S series and N samples of one request, without what was refused.
@@ -94,7 +113,7 @@ class WriteColumns:
     """
 
     slot: NDArray[np.int32]
-    blocks: list[bytes] | None
+    blocks: list[bytes] | Slices | None
     row: NDArray[np.uint32]
     timestamp_ms: NDArray[np.int64]
     value: NDArray[np.float64]

@@ -1,16 +1,42 @@
 """Remote-write 1.0: `prometheus.WriteRequest` to columns."""
 
+from typing import NamedTuple
+
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from openanomaly.adapters.remote_write.columns import Refused, WriteColumns, check_count, kind_of
+from openanomaly.adapters.remote_write.columns import (
+    COUNT_LIMIT,
+    Metadata,
+    Refused,
+    Slices,
+    WriteColumns,
+    check_count,
+    kind_of,
+)
 from openanomaly.adapters.remote_write.samples import WITH_VALUE, tails
 from openanomaly.adapters.remote_write.whole import Whole, count_histograms, spread, text
+from openanomaly.core import kernels
 from openanomaly.core.identity import Identities
 from openanomaly.core.series import decode_labels, encode_labels, ids_of
 from openanomaly.errors import MalformedRequestError
 from openanomaly.pb.prometheus import remote_write_1_pb2 as pb
+
+
+class _Read(NamedTuple):
+    """S time series: their bytes, their label blocks, and their one sample.
+
+    `is_usual` (S,) says which are labels and one sample; of the others `blocks`, `raw`, `timestamp_ms`
+    and `value` mean nothing.
+    """
+
+    slices: list[bytes] | Slices
+    blocks: list[bytes] | Slices
+    is_usual: NDArray[np.bool_]
+    raw: NDArray[np.uint64]
+    timestamp_ms: NDArray[np.int64]
+    value: NDArray[np.float64]
 
 
 def decode(body: bytes, identities: Identities) -> WriteColumns:
@@ -20,6 +46,46 @@ def decode(body: bytes, identities: Identities) -> WriteColumns:
         MalformedRequestError: the bytes are not this message; nothing of it is kept.
         RequestTooLargeError: it has too many series, or parts of them.
     """
+    read, metadata = _read_compiled(body), None
+    if read is None:
+        read, metadata = _read(body)
+    identities.make_room(len(read.slices))
+    slot = identities.find(read.raw)
+    odd = np.flatnonzero((slot < 0) | ~read.is_usual)
+    refused = Refused()
+    whole: dict[int, Whole] = {}
+    unusual: list[int] = []
+    for i in odd.tolist():
+        ts = _unknown(read.blocks[i], read.timestamp_ms[i], read.value[i]) if read.is_usual[i] else None
+        if ts is None:
+            ts = _whole(read.slices[i], i, refused)
+            unusual.append(i)
+        whole[i] = ts
+    if whole:
+        for i in unusual:
+            read.blocks[i] = whole[i].block
+        read.raw[unusual] = ids_of([whole[i].block for i in unusual])
+        slot[odd] = _slots(identities, read.raw[odd], list(whole.values()), refused)
+    samples = spread(read.timestamp_ms, read.value, slot, whole)
+    columns = WriteColumns(slot, read.blocks, *samples, refused=refused)
+    for i, ts in whole.items():
+        if slot[i] >= 0:
+            columns.histograms += ts.histograms
+            columns.exemplars += ts.exemplars
+    columns.metadata = metadata or []
+    return columns
+
+
+def _read_compiled(body: bytes) -> _Read | None:
+    """By the compiled loop; None where it is not there, or the request is more than time series."""
+    if not kernels.ready() or (found := kernels.read_1(body, COUNT_LIMIT)) is None:
+        return None
+    start, cut, stop, raw, timestamp_ms, value = found
+    is_usual = cut >= 0
+    return _Read(Slices(body, start, stop), Slices(body, start, cut), is_usual, raw, timestamp_ms, value)
+
+
+def _read(body: bytes) -> tuple[_Read, list[Metadata]]:
     try:
         request = pb.WriteRequestSlices.FromString(body)
     except DecodeError as exc:
@@ -27,34 +93,15 @@ def decode(body: bytes, identities: Identities) -> WriteColumns:
     check_count(len(request.timeseries), "time series")
     check_count(len(request.metadata), "metadata")
     slices = list(request.timeseries)
-    identities.make_room(len(slices))
     end = tails(slices)
     if (end.length == WITH_VALUE).all():
         blocks = [s[:-WITH_VALUE] for s in slices]
     else:
         blocks = [s[:-n] for s, n in zip(slices, end.length.tolist(), strict=True)]
-    raw = ids_of(blocks)
-    slot = identities.find(raw)
-    odd = np.flatnonzero((slot < 0) | (end.length == 0))
-    refused = Refused()
-    whole: dict[int, Whole] = {}
-    for i in odd.tolist():
-        ts = _unknown(blocks[i], end.timestamp_ms[i], end.value[i]) if end.length[i] else None
-        whole[i] = ts or _whole(slices[i], i, refused)
-    if whole:
-        found = list(whole.values())
-        for i, ts in whole.items():
-            blocks[i] = ts.block
-        raw = ids_of([ts.block for ts in found])
-        slot[odd] = _slots(identities, raw, found, refused)
-    samples = spread(end.timestamp_ms, end.value, slot, whole)
-    columns = WriteColumns(slot, blocks, *samples, refused=refused)
-    for i, ts in whole.items():
-        if slot[i] >= 0:
-            columns.histograms += ts.histograms
-            columns.exemplars += ts.exemplars
-    columns.metadata = [(m.metric_family_name, kind_of(m.type)) for m in request.metadata]
-    return columns
+    metadata = [(m.metric_family_name, kind_of(m.type)) for m in request.metadata]
+    raw = ids_of(blocks).copy()  # of what is read whole it is set anew
+    read = _Read(slices, blocks, end.length > 0, raw, end.timestamp_ms, end.value)
+    return read, metadata
 
 
 def _unknown(block: bytes, timestamp_ms: int, value: float) -> Whole | None:

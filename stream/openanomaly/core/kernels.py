@@ -1,0 +1,243 @@
+"""Compiled loops for the hottest paths, with the extra `fast`; the one file that knows numba.
+
+Every function here has a numpy twin beside its caller, which does the same and is used where numba is
+not installed and while it compiles: `ready()` says which. Compiling takes a second or two, in a thread
+(`warm_up`), and is cached on disk where there is a place to write.
+"""
+
+import logging
+import os
+import secrets
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+Bytes = NDArray[np.uint8]
+U64 = NDArray[np.uint64]
+I64 = NDArray[np.int64]
+
+SAMPLE_BYTES = 18
+"""Of a sample with a value, as samples.py has it: `12 10 09 <8 bytes value> 10 <6 bytes timestamp>`."""
+_READY = threading.Event()
+_SEED: U64 = np.frombuffer(secrets.token_bytes(32), np.uint64)
+"""Of this process: who can choose labels must not be able to choose hashes that meet."""
+SWITCH = "OPENANOMALY_COMPILED"
+"""Environment variable; 0 leaves numba alone."""
+
+try:
+    import numba
+    from numba.core import types
+    from numba.extending import intrinsic
+except ImportError:
+    numba = None
+
+
+def ready() -> bool:
+    """Whether the functions of this module may be called."""
+    return _READY.is_set()
+
+
+def warm_up() -> None:
+    """Compile everything, if numba is there; returns when that is done."""
+    if numba is None or os.environ.get(SWITCH) == "0" or ready():
+        return
+    try:
+        _compile()
+    except Exception:  # whatever is wrong with a compiler, the numpy twins do the work
+        log.exception("numba cannot compile; the uncompiled functions stay in use")
+        return
+    _READY.set()
+    log.info("compiled functions are in use (numba %s)", numba.__version__)
+
+
+def warm_up_aside() -> None:
+    """`warm_up` in a thread of its own."""
+    threading.Thread(target=warm_up, name="openanomaly-compile", daemon=True).start()
+
+
+def _jit(function: Any) -> Any:
+    if numba is None:
+        return function
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # nowhere to keep the cache
+        return numba.njit(nogil=True)(function)
+
+
+if numba is not None:
+
+    @intrinsic
+    def _word(context: Any, data: Any, at: Any) -> Any:
+        """Eight bytes of `data` from `at` on, little-endian, wherever they lie."""
+        signature = types.uint64(data, types.intp)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            address = builder.gep(array.data, [arguments[1]])
+            number = context.get_value_type(types.uint64)
+            loaded = builder.load(builder.bitcast(address, number.as_pointer()))
+            loaded.align = 1
+            return loaded
+
+        return signature, generate
+
+    @intrinsic
+    def _fold(context: Any, a: Any, b: Any) -> Any:
+        """Both halves of the 128-bit product, xored."""
+        signature = types.uint64(types.uint64, types.uint64)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            half = context.get_value_type(types.uint64)
+            whole = type(half)(128)
+            product = builder.mul(*(builder.zext(a, whole) for a in arguments))
+            high = builder.trunc(builder.lshr(product, whole(64)), half)
+            return builder.xor(high, builder.trunc(product, half))
+
+        return signature, generate
+
+
+@_jit
+def _hash(data: Bytes, at: int, size: int, seed: U64, out: U64) -> None:
+    """128 bits of `size` bytes: two lanes of folded products. `data` has 16 bytes beyond the last one."""
+    a, b = seed[0] ^ np.uint64(size), seed[1] ^ np.uint64(size)
+    end = at + size
+    while at + 16 <= end:
+        x, y = _word(data, at), _word(data, at + 8)
+        a, b = _fold(x ^ seed[2], y ^ a), _fold(x ^ seed[3], y ^ b)
+        at += 16
+    left = end - at
+    x = y = np.uint64(0)
+    if left > 8:
+        x = _word(data, at)
+        y = _word(data, at + 8) & (~np.uint64(0) >> np.uint64(8 * (16 - left)))
+    elif left > 0:
+        x = _word(data, at) & (~np.uint64(0) >> np.uint64(8 * (8 - left)))
+    a, b = _fold(x ^ seed[2], y ^ a), _fold(x ^ seed[3], y ^ b)
+    out[0] = _fold(a ^ seed[1], np.uint64(size) ^ seed[2])
+    out[1] = _fold(b ^ seed[0], np.uint64(size) ^ seed[3])
+
+
+@_jit
+def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
+    """A number of at most five bytes and what follows it; -1 where there is none."""
+    value = shift = 0
+    while at < end and shift < 35:
+        byte = int(data[at])
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    return -1, at
+
+
+@_jit
+def _count_1(data: Bytes, end: int) -> int:
+    """How many time series a 1.0 request has; -1 if it has anything else, or is cut off."""
+    at = count = 0
+    while at < end:
+        if data[at] != 0x0A:
+            return -1
+        size, at = _varint(data, at + 1, end)
+        if size < 0 or at + size > end:
+            return -1
+        at += size
+        count += 1
+    return count
+
+
+@_jit
+def _read_1(
+    data: Bytes,
+    end: int,
+    seed: U64,
+    start: I64,
+    cut: I64,
+    stop: I64,
+    raw: U64,
+    timestamp_ms: I64,
+    value: NDArray[np.uint64],
+) -> None:
+    at = count = 0
+    continued, last = np.uint64(0x8080808080), np.uint64(0x808080808080)
+    while at < end:
+        size, at = _varint(data, at + 1, end)
+        start[count], stop[count], cut[count] = at, at + size, -1
+        sample = at + size - SAMPLE_BYTES
+        label = at
+        while label < sample and data[label] == 0x0A:
+            length, label = _varint(data, label + 1, sample)
+            if length < 0:
+                break
+            label += length
+        if label == sample and data[sample] == 0x12 and data[sample + 1] == 16 and data[sample + 2] == 0x09:
+            time = _word(data, sample + 12)
+            if data[sample + 11] == 0x10 and time & last == continued:
+                number = np.uint64(0)
+                for i in range(6):
+                    number |= ((time >> np.uint64(8 * i)) & np.uint64(0x7F)) << np.uint64(7 * i)
+                timestamp_ms[count] = np.int64(number)
+                value[count] = _word(data, sample + 3)
+                cut[count] = sample
+                _hash(data, at, sample - at, seed, raw[count])
+        at += size
+        count += 1
+
+
+@_jit
+def _probe(low: U64, high: U64, values: NDArray[np.int32], ids: U64, out: NDArray[np.int32]) -> None:
+    mask = np.uint64(len(values) - 1)
+    for i in range(len(ids)):
+        a, b = ids[i, 0], ids[i, 1]
+        slot = (a >> np.uint64(20)) & mask
+        while True:
+            value = values[slot]
+            if value == -1:
+                out[i] = -1
+                break
+            if value >= 0 and low[slot] == a and high[slot] == b:
+                out[i] = value
+                break
+            slot = (slot + np.uint64(1)) & mask
+
+
+def read_1(body: bytes, limit: int) -> tuple[I64, I64, I64, U64, I64, NDArray[np.float64]] | None:
+    """The time series of a 1.0 request that has nothing else, and at most `limit` of them; else None.
+
+    Returns:
+        start, cut, stop: (S,) where each begins, where its one sample does (-1 if it is not one sample
+            of the usual shape behind labels alone), where it ends.
+        raw: (S, 2) hash of its label block, the bytes [start, cut).
+        timestamp_ms, value: (S,) of the sample.
+    """
+    data = np.frombuffer(body + bytes(16), np.uint8)
+    count = _count_1(data, len(body))
+    if not 0 <= count <= limit:
+        return None
+    start, cut, stop, timestamp_ms = (np.zeros(count, np.int64) for _ in range(4))
+    raw, value = np.zeros((count, 2), np.uint64), np.zeros(count, np.uint64)
+    _read_1(data, len(body), _SEED, start, cut, stop, raw, timestamp_ms, value)
+    return start, cut, stop, raw, timestamp_ms, value.view(np.float64)
+
+
+def probe(low: U64, high: U64, values: NDArray[np.int32], ids: U64) -> NDArray[np.int32]:
+    """(S,) values of `ids` in the flat arrays of an IdTable, -1 where there is none."""
+    out = np.empty(len(ids), np.int32)
+    _probe(low, high, values, ids, out)
+    return out
+
+
+def _compile() -> None:
+    """Call every function once with the types that it will have."""
+    block = b"\x0a\x06\x0a\x01a\x12\x01b"
+    sample = b"\x12\x10\x09" + bytes(8) + b"\x10" + b"\x80" * 5 + b"\x01"
+    series = b"\x0a" + bytes([len(block) + len(sample)]) + block + sample
+    found = read_1(series, 1)
+    assert found is not None
+    assert found[1].tolist() == [2 + len(block)]
+    free = np.full(16, -1, np.int32)
+    probe(np.zeros(16, np.uint64), np.zeros(16, np.uint64), free, np.zeros((1, 2), np.uint64))
