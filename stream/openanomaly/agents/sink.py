@@ -183,25 +183,31 @@ class SinkWorker:
     async def _settle(self, batch: Sequence[_Held], refused: Sequence[Refusal]) -> None:
         """Count and release records whose scores were taken, or refused for good."""
         start = 0
-        now_s = time.time()
         for held in batch:
-            stop = start + len(held.encoded)
-            mine = [r for r in refused if r.start < stop and r.stop > start]
-            gone = np.zeros(len(held.frame.row), bool)
-            for refusal in mine:
-                gone[held.encoded.row[max(refusal.start - start, 0) : refusal.stop - start]] = True
-            if mine:
-                rows = np.flatnonzero(gone)
-                await self._set_aside(
-                    held.origin,
-                    held.frame.take(rows).encode(compress=True),
-                    RejectedError(f"{rows.size} of {gone.size} scores: {mine[0].words}"),
-                )
-            self._count(held, gone, stop - start - sum(_overlap(r, start, stop) for r in mine))
-            if not gone.all():
-                self._metrics.latency.observe(now_s - held.frame.closed_ms / 1000)
-            self._ledger.done(held.origin.partition, held.origin.offset)
-            start = stop
+            try:
+                await self._settle_one(held, start, refused)
+            except Exception as exc:
+                await self._dead_letters.note(exc, [(held.origin, held.frame.encode(compress=True))])
+                raise
+            start += len(held.encoded)
+
+    async def _settle_one(self, held: _Held, start: int, refused: Sequence[Refusal]) -> None:
+        stop = start + len(held.encoded)
+        mine = [r for r in refused if r.start < stop and r.stop > start]
+        gone = np.zeros(len(held.frame.row), bool)
+        for refusal in mine:
+            gone[held.encoded.row[max(refusal.start - start, 0) : refusal.stop - start]] = True
+        if mine:
+            rows = np.flatnonzero(gone)
+            await self._set_aside(
+                held.origin,
+                held.frame.take(rows).encode(compress=True),
+                RejectedError(f"{rows.size} of {gone.size} scores: {mine[0].words}"),
+            )
+        self._count(held, gone, stop - start - sum(_overlap(r, start, stop) for r in mine))
+        if not gone.all():
+            self._metrics.latency.observe(time.time() - held.frame.closed_ms / 1000)
+        self._ledger.done(held.origin.partition, held.origin.offset)
 
     def _count(self, held: _Held, gone: NDArray[np.bool_], samples: int) -> None:
         """What came in is written, or dropped by reason."""

@@ -29,7 +29,7 @@ from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 from openanomaly.settings import InferenceSettings, SinkSettings, WindowSettings
 from openanomaly.telemetry import InferenceMetrics, SinkMetrics, WindowMetrics
 from scores import NOW_MS, score_frame
-from targets import Target
+from targets import Target, refuse_values
 from unit.core.windows import drive
 from waiting import until
 
@@ -358,6 +358,37 @@ def test_scores_that_crash_the_sink_are_set_aside_and_all_others_arrive(
             assert await committed(bus, room, spec) == 8
             wanted = {(x, NOW_MS + i * 60_000, float(i)) for x in ("h0", "h1") for i in range(8) if i != 3}
             assert {(dict(x)["host"], at, score) for x, at, score in target.taken} == wanted
+            assert len(await letters(bus)) == 3
+
+    asyncio.run(go())
+
+
+def test_scores_that_crash_the_sink_after_a_refusal_are_set_aside_and_all_others_arrive(
+    embedded_bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written with them before is written again after each crash: nothing tells that it was."""
+
+    async def go() -> None:
+        bus, spec = embedded_bus, names(embedded_bus).scores
+        values = [
+            score_frame([named("load", host=f"h{i}")], score=[MARK if i == 3 else float(i)]).encode()
+            for i in range(8)
+        ]
+        await bus.write(spec, [(0, None, x) for x in values])
+
+        def broken(self: ScoreFrame, rows: Any) -> ScoreFrame:
+            raise BugError("a bug of ours")
+
+        monkeypatch.setattr(ScoreFrame, "take", broken)
+        async with Target(script=refuse_values([MARK])).running() as target:
+            for _ in range(3):
+                await crash(SinkRoom(bus, target))
+            await check_letters(bus, spec, 3, None)
+            room = SinkRoom(bus, target)
+            async with running(room.app), asyncio.timeout(20):
+                while await committed(bus, room, spec) != 8:  # noqa: ASYNC110 (nothing tells)
+                    await asyncio.sleep(0.05)
+            assert {dict(x)["host"] for x, _, _ in target.taken} == {f"h{i}" for i in range(8) if i != 3}
             assert len(await letters(bus)) == 3
 
     asyncio.run(go())
