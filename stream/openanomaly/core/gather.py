@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core import kernels
 from openanomaly.core.frames import SampleFrame, SeriesColumn
 from openanomaly.core.intake import Batch
 from openanomaly.core.series import Ids
@@ -120,6 +121,11 @@ def _once(ids: Ids, row: NDArray[np.intp], block: NDArray[np.int64]) -> NDArray[
 
     If any of its places has labels, that one has: `block` is changed.
     """
+    if kernels.ready():
+        if (places := kernels.first_places(ids)) is None:
+            return row
+        np.maximum.at(block, places, block.copy())
+        return places[row]
     low = np.ascontiguousarray(ids[:, 0])
     ordered = np.sort(low)
     if not (ordered[1:] == ordered[:-1]).any():

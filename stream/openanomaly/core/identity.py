@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core import kernels
 from openanomaly.core.families import Families
 from openanomaly.core.idtable import IdTable
 from openanomaly.core.series import Ids, Labels, canonical, encode_labels, ids_of, partition_of
@@ -23,7 +24,7 @@ Select = Callable[[Labels], bool]
 NO_REPLICA = -1
 _REPLICAS = 65_536
 
-# One record, so that all that is known of a series costs one cache line or two.
+# One record of whole words, so that all that is known of a series costs one cache line or two.
 ENTRY = np.dtype(
     [
         ("id", "<u8", 2),
@@ -34,6 +35,7 @@ ENTRY = np.dtype(
         ("partition", "<u2"),
         ("selected", "u1"),
         ("own_block", "u1"),
+        ("", "V4"),
     ]
 )
 
@@ -104,6 +106,8 @@ class Identities:
     def touch(self, slot: NDArray[np.int32], now_s: int) -> NDArray[np.void]:
         """(S,) entries of known series, now seen."""
         self.entries["seen"][slot] = now_s
+        if kernels.ready():
+            return kernels.take(self.entries, slot)
         found: NDArray[np.void] = self.entries[slot]
         return found
 

@@ -118,7 +118,7 @@ class Intake:
 
         labelled = np.flatnonzero(self._is_untold(entries, now_s))
         batch = Batch(
-            entries["id"],
+            np.ascontiguousarray(entries["id"]),
             slot,
             entries["partition"],
             self.identities.families.kind(entries["family"]),

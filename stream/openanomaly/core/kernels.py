@@ -102,7 +102,7 @@ if numba is not None:
 
 @_jit
 def _hash(data: Bytes, at: int, size: int, seed: U64, out: U64) -> None:
-    """128 bits of `size` bytes: two lanes of folded products. `data` has 16 bytes beyond the last one."""
+    """128 bits of `size` bytes: two lanes of folded products. Reads up to 15 bytes beyond the last one."""
     a, b = seed[0] ^ np.uint64(size), seed[1] ^ np.uint64(size)
     end = at + size
     while at + 16 <= end:
@@ -175,7 +175,7 @@ def _read_1(
                 break
             label += length
         if label == sample and data[sample] == 0x12 and data[sample + 1] == 16 and data[sample + 2] == 0x09:
-            time = _word(data, sample + 12)
+            time = _word(data, sample + 10) >> np.uint64(16)
             if data[sample + 11] == 0x10 and time & last == continued:
                 number = np.uint64(0)
                 for i in range(6):
@@ -189,23 +189,50 @@ def _read_1(
 
 
 @_jit
-def _probe(low: U64, high: U64, values: NDArray[np.int32], ids: U64, out: NDArray[np.int32]) -> None:
-    mask = np.uint64(len(values) - 1)
+def _probe(table: U64, ids: U64, out: NDArray[np.int32]) -> None:
+    mask = np.uint64(len(table) - 1)
     for i in range(len(ids)):
         a, b = ids[i, 0], ids[i, 1]
         slot = (a >> np.uint64(20)) & mask
         while True:
-            value = values[slot]
+            value = np.int64(table[slot, 2])
             if value == -1:
                 out[i] = -1
                 break
-            if value >= 0 and low[slot] == a and high[slot] == b:
+            if value >= 0 and table[slot, 0] == a and table[slot, 1] == b:
                 out[i] = value
                 break
             slot = (slot + np.uint64(1)) & mask
 
 
-def read_1(body: bytes, limit: int) -> tuple[I64, I64, I64, U64, I64, NDArray[np.float64]] | None:
+@_jit
+def _first_places(ids: U64, table: I64, out: I64) -> int:
+    """Of each id the first place where it stands; how many are no first ones. `table` is all -1."""
+    mask = np.uint64(len(table) - 1)
+    repeated = 0
+    for i in range(len(ids)):
+        slot = (ids[i, 0] >> np.uint64(20)) & mask
+        while True:
+            first = table[slot]
+            if first < 0:
+                table[slot] = out[i] = i
+                break
+            if ids[first, 0] == ids[i, 0] and ids[first, 1] == ids[i, 1]:
+                out[i] = first
+                repeated += 1
+                break
+            slot = (slot + np.uint64(1)) & mask
+    return repeated
+
+
+@_jit
+def _take(records: U64, at: NDArray[np.int32], out: U64) -> None:
+    for i in range(len(at)):
+        for k in range(records.shape[1]):
+            out[i, k] = records[at[i], k]
+
+
+def read_1(body: bytes | bytearray, limit: int) -> tuple[I64, I64, I64, U64, I64, NDArray[np.float64]] | None:
     """The time series of a 1.0 request that has nothing else, and at most `limit` of them; else None.
 
     Returns:
@@ -214,7 +241,7 @@ def read_1(body: bytes, limit: int) -> tuple[I64, I64, I64, U64, I64, NDArray[np
         raw: (S, 2) hash of its label block, the bytes [start, cut).
         timestamp_ms, value: (S,) of the sample.
     """
-    data = np.frombuffer(body + bytes(16), np.uint8)
+    data = np.frombuffer(body, np.uint8)
     count = _count_1(data, len(body))
     if not 0 <= count <= limit:
         return None
@@ -224,20 +251,38 @@ def read_1(body: bytes, limit: int) -> tuple[I64, I64, I64, U64, I64, NDArray[np
     return start, cut, stop, raw, timestamp_ms, value.view(np.float64)
 
 
-def probe(low: U64, high: U64, values: NDArray[np.int32], ids: U64) -> NDArray[np.int32]:
-    """(S,) values of `ids` in the flat arrays of an IdTable, -1 where there is none."""
+def probe(table: U64, ids: U64) -> NDArray[np.int32]:
+    """(S,) values of `ids` in the records of an IdTable, -1 where there is none."""
     out = np.empty(len(ids), np.int32)
-    _probe(low, high, values, ids, out)
+    _probe(table, np.ascontiguousarray(ids), out)
+    return out
+
+
+def first_places(ids: U64) -> I64 | None:
+    """(S,) where each of `ids` stands first; None if each stands there once."""
+    out = np.empty(len(ids), np.int64)
+    table = np.full(1 << (2 * len(ids)).bit_length(), -1)
+    return out if _first_places(np.ascontiguousarray(ids), table, out) else None
+
+
+def take(records: NDArray[np.void], at: NDArray[np.int32]) -> NDArray[np.void]:
+    """`records[at]` of records of whole words, which numpy copies byte by byte."""
+    out = np.empty(len(at), records.dtype)
+    words = records.dtype.itemsize // 8
+    _take(records.view(np.uint64).reshape(-1, words), at, out.view(np.uint64).reshape(-1, words))
     return out
 
 
 def _compile() -> None:
-    """Call every function once with the types that it will have."""
+    """Call every function once with each type that it will have: views of bytes cannot be written."""
     block = b"\x0a\x06\x0a\x01a\x12\x01b"
     sample = b"\x12\x10\x09" + bytes(8) + b"\x10" + b"\x80" * 5 + b"\x01"
     series = b"\x0a" + bytes([len(block) + len(sample)]) + block + sample
-    found = read_1(series, 1)
-    assert found is not None
-    assert found[1].tolist() == [2 + len(block)]
-    free = np.full(16, -1, np.int32)
-    probe(np.zeros(16, np.uint64), np.zeros(16, np.uint64), free, np.zeros((1, 2), np.uint64))
+    for body in (series, bytearray(series)):
+        found = read_1(body, 1)
+        assert found is not None
+        assert found[1].tolist() == [2 + len(block)]
+    for ids in (np.zeros((1, 2), np.uint64), np.frombuffer(bytes(16), np.uint64).reshape(1, 2)):
+        probe(np.full((16, 3), -1).view(np.uint64), ids)
+        first_places(ids)
+    take(np.zeros(1, "V16"), np.zeros(1, np.int32))

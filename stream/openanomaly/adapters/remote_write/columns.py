@@ -81,7 +81,7 @@ class Refused:
 class Slices:
     """Pieces of a body by number, cut out when they are asked for. One may be replaced."""
 
-    def __init__(self, body: bytes, start: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
+    def __init__(self, body: bytes | bytearray, start: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
         self._body, self._start, self._stop = body, start, stop
         self._replaced: dict[int, bytes] = {}
 
@@ -91,7 +91,7 @@ class Slices:
     def __getitem__(self, i: int) -> bytes:
         if (other := self._replaced.get(i)) is not None:
             return other
-        return self._body[self._start[i] : self._stop[i]]
+        return bytes(self._body[self._start[i] : self._stop[i]])
 
     def __setitem__(self, i: int, piece: bytes) -> None:
         self._replaced[i] = piece

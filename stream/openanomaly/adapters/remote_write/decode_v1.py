@@ -39,7 +39,7 @@ class _Read(NamedTuple):
     value: NDArray[np.float64]
 
 
-def decode(body: bytes, identities: Identities) -> WriteColumns:
+def decode(body: bytes | bytearray, identities: Identities) -> WriteColumns:
     """The columns of an unpacked request; unknown series get slots of `identities`.
 
     Raises:
@@ -76,7 +76,7 @@ def decode(body: bytes, identities: Identities) -> WriteColumns:
     return columns
 
 
-def _read_compiled(body: bytes) -> _Read | None:
+def _read_compiled(body: bytes | bytearray) -> _Read | None:
     """By the compiled loop; None where it is not there, or the request is more than time series."""
     if not kernels.ready() or (found := kernels.read_1(body, COUNT_LIMIT)) is None:
         return None
@@ -85,9 +85,9 @@ def _read_compiled(body: bytes) -> _Read | None:
     return _Read(Slices(body, start, stop), Slices(body, start, cut), is_usual, raw, timestamp_ms, value)
 
 
-def _read(body: bytes) -> tuple[_Read, list[Metadata]]:
+def _read(body: bytes | bytearray) -> tuple[_Read, list[Metadata]]:
     try:
-        request = pb.WriteRequestSlices.FromString(body)
+        request = pb.WriteRequestSlices.FromString(bytes(body))
     except DecodeError as exc:
         raise MalformedRequestError(f"cannot decode prometheus.WriteRequest: {exc}") from exc
     check_count(len(request.timeseries), "time series")

@@ -13,7 +13,7 @@ from openanomaly.errors import MalformedRequestError
 from openanomaly.pb.prometheus import remote_write_2_pb2 as pb
 
 
-def decode(body: bytes, identities: Identities) -> WriteColumns:
+def decode(body: bytes | bytearray, identities: Identities) -> WriteColumns:
     """The columns of an unpacked request; unknown series get slots of `identities`.
 
     Raises:
@@ -21,7 +21,7 @@ def decode(body: bytes, identities: Identities) -> WriteColumns:
         RequestTooLargeError: it has too many series, or parts of them.
     """
     try:
-        request = pb.RequestSlices.FromString(body)
+        request = pb.RequestSlices.FromString(bytes(body))
     except DecodeError as exc:
         raise MalformedRequestError(f"cannot decode io.prometheus.write.v2.Request: {exc}") from exc
     check_count(len(request.timeseries), "time series")

@@ -31,7 +31,7 @@ def check_unpacked(size: int, limit: int) -> None:
         )
 
 
-def unpack(body: bytes, limit: int) -> bytes:
+def unpack(body: bytes, limit: int) -> bytearray:
     """The unpacked body of a request.
 
     Raises:
@@ -46,7 +46,11 @@ def unpack(body: bytes, limit: int) -> bytes:
         raise MalformedRequestError(
             f"cannot unpack write request: {len(body)} bytes cannot hold the {size} that they declare"
         )
+    out = bytearray(size)
     try:
-        return bytes(cramjam.snappy.decompress_raw(body))
+        written = cramjam.snappy.decompress_raw_into(body, out)
     except cramjam.DecompressionError as exc:
         raise MalformedRequestError(f"cannot unpack write request: {exc}") from exc
+    if written != size:
+        raise MalformedRequestError(f"cannot unpack write request: {written} bytes for {size} declared")
+    return out
