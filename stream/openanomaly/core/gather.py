@@ -23,7 +23,7 @@ FRAME_HEAD_BYTES = 256
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """One frame, ready to publish. `batches` are the numbers of the batches it has samples of."""
+    """One frame, ready to publish. `batches` are the numbers of the batches it may have samples of."""
 
     partition: int
     record: bytes
@@ -152,6 +152,8 @@ def _parts(g: _Gathered, start: int, end: int, limit_bytes: int) -> list[tuple[i
 def _size(g: _Gathered, start: int, end: int, limit_bytes: int) -> int:
     """Bytes of a frame of these samples; an upper bound where that is within the limit."""
     row = g.row[start:end]
+    if not g.blocks:
+        return len(row) * (SERIES_BYTES + SAMPLE_BYTES) + FRAME_HEAD_BYTES
     upper = int(g.block_bytes[row].sum()) + len(row) * (SERIES_BYTES + SAMPLE_BYTES) + FRAME_HEAD_BYTES
     if upper <= limit_bytes:
         return upper
@@ -168,16 +170,17 @@ def _frame(g: _Gathered, start: int, end: int, received_ms: int) -> SampleFrame:
         series, inverse = np.unique(row, return_inverse=True)
         index = inverse.astype(np.uint32)
     offset = np.zeros(len(series) + 1, np.uint32)
-    np.cumsum(g.block_bytes[series], out=offset[1:])
-    at = g.block[series]
-    blocks = g.blocks
-    labels = b"".join([blocks[i] for i in at[at >= 0].tolist()]) if offset[-1] else b""
+    labels = b""
+    if blocks := g.blocks:
+        np.cumsum(g.block_bytes[series], out=offset[1:])
+        at = g.block[series]
+        labels = b"".join([blocks[i] for i in at[at >= 0].tolist()])
     column = SeriesColumn(g.ids[series], offset, labels, g.kind[series])
     return SampleFrame(column, index, g.timestamp_ms[start:end], g.value[start:end], received_ms)
 
 
 def _batches(g: _Gathered, start: int, end: int) -> frozenset[int]:
+    """The batches whose samples these are, or a few more: they are in the order of their batches."""
     if g.batch is None:
         return frozenset((0,))
-    batch = g.batch[start:end]  # runs: samples of a partition are in the order of their batches
-    return frozenset(batch[np.flatnonzero(np.diff(batch, prepend=-1))].tolist())
+    return frozenset(range(int(g.batch[start]), int(g.batch[end - 1]) + 1))
