@@ -183,7 +183,13 @@ class Process:
         )
         self.web.post("/api/v1/write", receiver.handle)
         self._stops.append(receiver.stop)
-        self.health.ready["receiver"] = lambda: None if app.is_up else "the broker is not connected"
+
+        def waits_for() -> str | None:
+            if not app.is_up:
+                return "the broker is not connected"
+            return None if kernels.settled() else "functions are being compiled"
+
+        self.health.ready["receiver"] = waits_for
 
     def _add_window(self) -> None:
         app = self._app("window")

@@ -58,6 +58,16 @@ class Replica(NamedTuple):
     replica: str
 
 
+class _Entered(NamedTuple):
+    """A series that gets a slot: its canonical block, whether that differs from the sender's, and so on."""
+
+    own: bytes
+    differs: bool
+    family: int
+    replica: int
+    selected: bool
+
+
 class Identities:
     """Slots of known label blocks. A slot is valid until the next `make_room`.
 
@@ -149,22 +159,31 @@ class Identities:
         refused: dict[int, str] = {}
         fresh: dict[bytes, int] = {}
         first: list[int] = []
+        entered: list[_Entered] = []
         for i, labels in enumerate(sent):
             key = raw[i].tobytes()
             if (known := fresh.get(key)) is not None:
                 slots[i] = known
                 continue
             try:
-                slots[i] = fresh[key] = self._enter(raw[i], labels, blocks[i] if blocks else None)
+                entered.append(self._judge(labels, blocks[i] if blocks else None))
             except MalformedRequestError as exc:
                 refused[i] = str(exc)
             else:
+                slots[i] = fresh[key] = len(self._blocks) + len(first)
                 first.append(i)
         if first:
-            self._table.insert(np.ascontiguousarray(raw[first]), slots[first])
+            keys = np.ascontiguousarray(raw[first])
+            self._enter(keys, entered)
+            self._table.insert(keys, slots[first])
         return slots, refused
 
-    def _enter(self, raw: NDArray[np.uint64], sent: Labels, block: bytes | None) -> int:
+    def _judge(self, sent: Labels, block: bytes | None) -> "_Entered":
+        """What is to be known of a series.
+
+        Raises:
+            MalformedRequestError: its labels cannot be.
+        """
         try:
             labels = canonical(sent)
         except MalformedRequestError as exc:
@@ -179,20 +198,24 @@ class Identities:
                 f"{shown(labels)}: {len(own)} bytes of labels, limit {self._limits.block_bytes}; "
                 "raise receiver.frame_limit_bytes"
             )
-        slot = len(self._blocks)
-        if slot == len(self.entries):
+        name = next(value for label, value in labels if label == "__name__")
+        return _Entered(
+            own, own != block, self.families.index_of(name.encode()), replica, self._select(labels)
+        )
+
+    def _enter(self, raw: Ids, entered: "list[_Entered]") -> None:
+        """Fill the next slots."""
+        start, stop = len(self._blocks), len(self._blocks) + len(entered)
+        while stop > len(self.entries):
             self._widen()
-        ids = ids_of([own])
-        entry = self.entries[slot]
-        entry["id"] = ids[0]
-        entry["partition"] = partition_of(ids, self._partitions)[0]
-        entry["family"] = self.families.index_of(dict(labels)["__name__"].encode())
-        entry["replica"] = replica
-        entry["selected"] = self._select(labels)
-        entry["own_block"] = own != block
-        self._raw[slot] = raw
-        self._blocks.append(None if own == block else own)
-        return slot
+        own, differs, family, replica, selected = zip(*entered, strict=True)
+        entries = self.entries[start:stop]
+        entries["id"] = ids_of(own)
+        entries["partition"] = partition_of(entries["id"], self._partitions)
+        entries["family"], entries["replica"] = family, replica
+        entries["selected"], entries["own_block"] = selected, differs
+        self._raw[start:stop] = raw
+        self._blocks += [block if other else None for block, other in zip(own, differs, strict=True)]
 
     def _check(self, labels: Labels) -> None:
         limits = self._limits

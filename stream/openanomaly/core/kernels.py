@@ -23,6 +23,7 @@ I64 = NDArray[np.int64]
 SAMPLE_BYTES = 18
 """Of a sample with a value, as samples.py has it: `12 10 09 <8 bytes value> 10 <6 bytes timestamp>`."""
 _READY = threading.Event()
+_SETTLED = threading.Event()
 _SEED: U64 = np.frombuffer(secrets.token_bytes(32), np.uint64)
 """Of this process: who can choose labels must not be able to choose hashes that meet."""
 SWITCH = "OPENANOMALY_COMPILED"
@@ -41,17 +42,22 @@ def ready() -> bool:
     return _READY.is_set()
 
 
+def settled() -> bool:
+    """Whether `ready` stays what it is: a receiver knows series by another hash afterwards."""
+    return _SETTLED.is_set()
+
+
 def warm_up() -> None:
     """Compile everything, if numba is there; returns when that is done."""
-    if numba is None or os.environ.get(SWITCH) == "0" or ready():
-        return
-    try:
-        _compile()
-    except Exception:  # whatever is wrong with a compiler, the numpy twins do the work
-        log.exception("numba cannot compile; the uncompiled functions stay in use")
-        return
-    _READY.set()
-    log.info("compiled functions are in use (numba %s)", numba.__version__)
+    if numba is not None and os.environ.get(SWITCH) != "0" and not ready():
+        try:
+            _compile()
+        except Exception:  # whatever is wrong with a compiler, the numpy twins do the work
+            log.exception("numba cannot compile; the uncompiled functions stay in use")
+        else:
+            _READY.set()
+            log.info("compiled functions are in use (numba %s)", numba.__version__)
+    _SETTLED.set()
 
 
 def warm_up_aside() -> None:

@@ -53,6 +53,10 @@ def encode_labels(labels: Sequence[tuple[str, str]]) -> bytes:
     out = []
     for name, value in labels:
         n, v = name.encode(), value.encode()
+        size = len(n) + len(v) + 4
+        if size < 0x80:  # as nearly all are: lengths of one byte
+            out.append(b"\x0a%c\x0a%c%b\x12%c%b" % (size, len(n), n, len(v), v))
+            continue
         body = b"\x0a" + varint(len(n)) + n + b"\x12" + varint(len(v)) + v
         out.append(b"\x0a" + varint(len(body)) + body)
     return b"".join(out)
