@@ -18,6 +18,7 @@ _NAMED = 5
 class Numbered(Protocol):
     """Byte strings by number."""
 
+    def __len__(self) -> int: ...
     def __getitem__(self, i: int, /) -> bytes: ...
 
 

@@ -9,7 +9,7 @@ import logging
 import os
 import secrets
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,6 +195,132 @@ def _read_1(
 
 
 @_jit
+def _count_2(data: Bytes, end: int) -> tuple[int, int, int]:
+    """Symbols, time series and label references of a 2.0 request; -1 if it is not symbols, then series."""
+    at = symbols = series = refs = 0
+    while at < end:
+        tag = data[at]
+        if tag != 0x2A and (tag != 0x22 or series):
+            return -1, 0, 0
+        size, at = _varint(data, at + 1, end)
+        if size < 0 or at + size > end:
+            return -1, 0, 0
+        if tag == 0x22:
+            symbols += 1
+        else:
+            series += 1
+            if size and data[at] == 0x0A:
+                length, first = _varint(data, at + 1, at + size)
+                if length < 0 or first + length > at + size:
+                    return -1, 0, 0
+                for i in range(first, first + length):
+                    refs += data[i] < 0x80
+        at += size
+    return symbols, series, refs
+
+
+@_jit
+def _time(data: Bytes, at: int) -> Any:
+    """The six-byte number at `at`, or -1; there are two bytes before it."""
+    word = _word(data, at - 2) >> np.uint64(16)
+    if word & np.uint64(0x808080808080) != np.uint64(0x8080808080):
+        return -1
+    number = np.uint64(0)
+    for i in range(6):
+        number |= ((word >> np.uint64(8 * i)) & np.uint64(0x7F)) << np.uint64(7 * i)
+    return np.int64(number)
+
+
+@_jit
+def _read_2(
+    data: Bytes,
+    end: int,
+    seed: U64,
+    symbol_start: I64,
+    symbol_stop: I64,
+    symbol_hash: U64,
+    start: I64,
+    stop: I64,
+    is_usual: NDArray[np.bool_],
+    ref: I64,
+    refs: I64,
+    raw: U64,
+    timestamp_ms: I64,
+    value: U64,
+    kind: NDArray[np.int64],
+) -> int:
+    """How many references are in `ref`."""
+    at = symbols = series = total = 0
+    while at < end:
+        tag = data[at]
+        size, at = _varint(data, at + 1, end)
+        stop_at = at + size
+        if tag == 0x22:
+            symbol_start[symbols], symbol_stop[symbols] = at, stop_at
+            _hash(data, at, size, seed, symbol_hash[symbols])
+            symbols += 1
+            at = stop_at
+            continue
+        i = series
+        series += 1
+        start[i], stop[i], kind[i] = at, stop_at, -1
+        first, at = at, stop_at
+        if size < 12 or data[first] != 0x0A:
+            continue
+        length, label = _varint(data, first + 1, stop_at)
+        sample = label + length
+        if sample + 9 > stop_at or data[sample] != 0x12:
+            continue
+        # The sample: `12 <size> [09 <value>] 10 <time> [18 <start time>]`.
+        sample_end = sample + 2 + np.int64(data[sample + 1])
+        time_at = sample + 2
+        number = np.uint64(0)
+        if data[time_at] == 0x09 and time_at + 16 <= stop_at:
+            number = _word(data, time_at + 1)
+            time_at += 9
+        if data[sample + 1] >= 0x80 or sample_end > stop_at or time_at + 7 > sample_end:
+            continue
+        time = _time(data, time_at + 1)
+        if data[time_at] != 0x10 or time < 0:
+            continue
+        rest = sample_end - time_at - 7
+        if rest != 0 and not (rest == 7 and data[time_at + 7] == 0x18 and _time(data, time_at + 8) >= 0):
+            continue
+        # Metadata, perhaps: `2a <size> [08 <type>] ...`.
+        if sample_end < stop_at:
+            if data[sample_end] != 0x2A or sample_end + 2 > stop_at or data[sample_end + 1] >= 0x80:
+                continue
+            about = np.int64(data[sample_end + 1])
+            if sample_end + 2 + about != stop_at:
+                continue
+            if about >= 2 and data[sample_end + 2] == 0x08:
+                kind[i] = data[sample_end + 3]
+        # Label references, in pairs.
+        count, a, b = 0, np.uint64(0), np.uint64(0)
+        name = np.int64(0)
+        while label < sample:
+            one, label = _varint(data, label, sample)
+            if one < 0 or one >= symbols:
+                count = -1
+                break
+            ref[total + count] = one
+            count += 1
+            if count % 2:
+                name = one
+            else:
+                a += _fold(symbol_hash[name, 0] ^ seed[2], symbol_hash[one, 1] ^ seed[3])
+                b += _fold(symbol_hash[name, 1] ^ seed[2], symbol_hash[one, 0] ^ seed[3])
+        if count < 0 or count % 2:
+            continue
+        refs[i] = count
+        total += count
+        raw[i, 0], raw[i, 1] = a, b
+        timestamp_ms[i], value[i] = time, number
+        is_usual[i] = True
+    return total
+
+
+@_jit
 def _probe(table: U64, ids: U64, out: NDArray[np.int32]) -> None:
     mask = np.uint64(len(table) - 1)
     for i in range(len(ids)):
@@ -257,6 +383,52 @@ def read_1(body: bytes | bytearray, limit: int) -> tuple[I64, I64, I64, U64, I64
     return start, cut, stop, raw, timestamp_ms, value.view(np.float64)
 
 
+class Request2(NamedTuple):
+    """A 2.0 request: Y symbols and S series by place; the rest as refs.Usual has it, and `raw` hashes.
+
+    `kind` (S,) is the number of the metric type, -1 where there is none.
+    """
+
+    symbol_start: I64
+    symbol_stop: I64
+    start: I64
+    stop: I64
+    is_usual: NDArray[np.bool_]
+    ref: I64
+    refs: I64
+    raw: U64
+    timestamp_ms: I64
+    value: NDArray[np.float64]
+    kind: I64
+
+
+def read_2(body: bytes | bytearray, limit: int) -> Request2 | None:
+    """A 2.0 request that is symbols and then at most `limit` time series; else None."""
+    # A symbol that ends the body is hashed in whole words, and so reads beyond it.
+    data = np.frombuffer(body + bytes(16), np.uint8)
+    symbols, series, refs = _count_2(data, len(body))
+    if symbols < 0 or series > limit:
+        return None
+    found = Request2(
+        np.zeros(symbols, np.int64),
+        np.zeros(symbols, np.int64),
+        np.zeros(series, np.int64),
+        np.zeros(series, np.int64),
+        np.zeros(series, bool),
+        np.zeros(refs, np.int64),
+        np.zeros(series, np.int64),
+        np.zeros((series, 2), np.uint64),
+        np.zeros(series, np.int64),
+        np.zeros(series, np.float64),
+        np.zeros(series, np.int64),
+    )
+    places, columns = found[:2], found[2:9]
+    hashes = np.zeros((symbols, 2), np.uint64)
+    numbers = found.value.view(np.uint64)
+    used = _read_2(data, len(body), _SEED, *places, hashes, *columns, numbers, found.kind)
+    return found._replace(ref=found.ref[:used])
+
+
 def probe(table: U64, ids: U64) -> NDArray[np.int32]:
     """(S,) values of `ids` in the records of an IdTable, -1 where there is none."""
     out = np.empty(len(ids), np.int32)
@@ -288,6 +460,12 @@ def _compile() -> None:
         found = read_1(body, 1)
         assert found is not None
         assert found[1].tolist() == [2 + len(block)]
+    labels = b"\x0a\x02\x01\x02"
+    request = b"\x22\x00\x22\x01a\x22\x01b\x2a" + bytes([len(labels) + len(sample)]) + labels + sample
+    for body in (request, bytearray(request)):
+        read = read_2(body, 1)
+        assert read is not None
+        assert read.is_usual.all()
     for ids in (np.zeros((1, 2), np.uint64), np.frombuffer(bytes(16), np.uint64).reshape(1, 2)):
         probe(np.full((16, 3), -1).view(np.uint64), ids)
         first_places(ids)

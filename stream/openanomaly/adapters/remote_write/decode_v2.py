@@ -1,13 +1,25 @@
 """Remote-write 2.0: `io.prometheus.write.v2.Request` to columns."""
 
+from typing import NamedTuple
+
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from openanomaly.adapters.remote_write import refs
-from openanomaly.adapters.remote_write.columns import Refused, WriteColumns, check_count, kind_of
+from openanomaly.adapters.remote_write.columns import (
+    COUNT_LIMIT,
+    KINDS,
+    Refused,
+    Slices,
+    WriteColumns,
+    check_count,
+    kind_of,
+)
 from openanomaly.adapters.remote_write.whole import Whole, count_histograms, spread, text
+from openanomaly.core import kernels
 from openanomaly.core.identity import Identities
+from openanomaly.core.intake import Numbered
 from openanomaly.core.series import Labels
 from openanomaly.errors import MalformedRequestError
 from openanomaly.pb.prometheus import remote_write_2_pb2 as pb
@@ -20,21 +32,16 @@ def decode(body: bytes | bytearray, identities: Identities) -> WriteColumns:
         MalformedRequestError: the bytes are not this message; nothing of it is kept.
         RequestTooLargeError: it has too many series, or parts of them.
     """
-    try:
-        request = pb.RequestSlices.FromString(bytes(body))
-    except DecodeError as exc:
-        raise MalformedRequestError(f"cannot decode io.prometheus.write.v2.Request: {exc}") from exc
-    check_count(len(request.timeseries), "time series")
-    slices, symbols = list(request.timeseries), list(request.symbols)
-    if slices and (not symbols or symbols[0]):
+    read = _read_compiled(body) or _read(body)
+    slices, symbols, usual = read.slices, read.symbols, read.usual
+    if len(slices) and (not len(symbols) or symbols[0]):
         raise MalformedRequestError(
             "cannot decode io.prometheus.write.v2.Request: symbols must start with ''"
         )
     identities.make_room(len(slices))
-    usual = refs.read(slices, len(symbols))
     refused = Refused()
     whole = {i: _whole(slices[i], i, symbols, refused) for i in np.flatnonzero(~usual.is_usual).tolist()}
-    raw = _hashes(usual, whole, symbols)
+    raw = _hashes(read, whole)
     slot = identities.find(raw)
     for i, ts in whole.items():
         if ts.fault:
@@ -53,17 +60,51 @@ def decode(body: bytes | bytearray, identities: Identities) -> WriteColumns:
     return columns
 
 
-def _hashes(usual: refs.Usual, whole: dict[int, "Whole2"], symbols: list[bytes]) -> NDArray[np.uint64]:
+class _Read(NamedTuple):
+    """S time series and the symbols they refer to. `raw` is the hashes of the usual series, S rows."""
+
+    slices: Numbered
+    symbols: Numbered
+    usual: refs.Usual
+    raw: NDArray[np.uint64]
+
+
+def _read_compiled(body: bytes | bytearray) -> _Read | None:
+    """By the compiled loop; None where it is not there, or the request is not as simple as it reads."""
+    if not kernels.ready() or (found := kernels.read_2(body, COUNT_LIMIT)) is None:
+        return None
+    known = (found.kind >= 0) & (found.kind < len(KINDS))
+    kind = np.where(known, KINDS[np.where(known, found.kind, 0)], 0).astype(np.uint8)
+    return _Read(
+        Slices(body, found.start, found.stop),
+        Slices(body, found.symbol_start, found.symbol_stop),
+        refs.Usual(found.is_usual, found.ref, found.refs, found.timestamp_ms, found.value, kind),
+        found.raw,
+    )
+
+
+def _read(body: bytes | bytearray) -> _Read:
+    try:
+        request = pb.RequestSlices.FromString(bytes(body))
+    except DecodeError as exc:
+        raise MalformedRequestError(f"cannot decode io.prometheus.write.v2.Request: {exc}") from exc
+    check_count(len(request.timeseries), "time series")
+    slices, symbols = list(request.timeseries), list(request.symbols)
+    usual = refs.read(slices, len(symbols))
+    raw = np.zeros((len(slices), 2), np.uint64)
+    if slices and symbols:
+        raw[usual.is_usual] = refs.hash_series(symbols, usual.ref, usual.refs[usual.is_usual])
+    return _Read(slices, symbols, usual, raw)
+
+
+def _hashes(read: _Read, whole: "dict[int, Whole2]") -> NDArray[np.uint64]:
     """(S, 2) raw hashes, of usual series and of those read whole."""
-    if not whole:
-        return refs.hash_series(symbols, usual.ref, usual.refs)
-    raw = np.zeros((len(usual.refs), 2), np.uint64)
-    is_usual = usual.is_usual
-    raw[is_usual] = refs.hash_series(symbols, usual.ref, usual.refs[is_usual])
+    raw = read.raw
     good = {i: ts for i, ts in whole.items() if not ts.fault}
     if good:
         ref = np.array([r for ts in good.values() for r in ts.refs], np.int64)
         count = np.array([len(ts.refs) for ts in good.values()], np.int64)
+        symbols = [read.symbols[i] for i in range(len(read.symbols))]
         raw[list(good)] = refs.hash_series(symbols, ref, count)
     return raw
 
@@ -74,7 +115,7 @@ def _admit(
     raw: NDArray[np.uint64],
     usual: refs.Usual,
     whole: dict[int, "Whole2"],
-    symbols: list[bytes],
+    symbols: Numbered,
     refused: Refused,
 ) -> None:
     """Slots for the series that have none; those whose labels cannot be become `whole` and are refused."""
@@ -118,7 +159,7 @@ class Whole2(Whole):
         self.refs = refs or []
 
 
-def _whole(data: bytes, number: int, symbols: list[bytes], refused: Refused) -> Whole2:
+def _whole(data: bytes, number: int, symbols: Numbered, refused: Refused) -> Whole2:
     try:
         ts = pb.TimeSeries.FromString(data)
     except DecodeError as exc:
@@ -144,7 +185,7 @@ def _whole(data: bytes, number: int, symbols: list[bytes], refused: Refused) -> 
     )
 
 
-def _labels(symbols: list[bytes], ref: list[int]) -> tuple[Labels, str]:
+def _labels(symbols: Numbered, ref: list[int]) -> tuple[Labels, str]:
     """Labels by reference, and what is wrong with them; "" if nothing is."""
     if len(ref) % 2:
         return (), f"{len(ref)} label references are not pairs"
