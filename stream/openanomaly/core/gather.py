@@ -96,8 +96,17 @@ def _gather(batches: Sequence[Batch]) -> tuple[_Gathered, NDArray[np.int64]]:
     block = np.full(len(ids), -1)
     block[labelled] = np.arange(len(blocks))
     row = _once(ids, row, block)
-    of_sample = partition[row]
-    order = np.argsort(of_sample, kind="stable")
+    each = np.arange(len(ids))
+    if len(row) == len(ids) and (row == each).all():
+        # As usual: one sample of each series. The series are ordered too, and a frame is a range of them.
+        of_sample = partition
+        order = np.argsort(of_sample, kind="stable")
+        ids, kind, block = ids.take(order, axis=0), kind[order], block[order]
+        row = each
+    else:
+        of_sample = partition[row]
+        order = np.argsort(of_sample, kind="stable")
+        row = row[order]
     block_bytes = np.zeros(len(ids), np.int64)
     if blocks:
         size = np.fromiter(map(len, blocks), np.int64, len(blocks))
@@ -108,7 +117,7 @@ def _gather(batches: Sequence[Batch]) -> tuple[_Gathered, NDArray[np.int64]]:
         blocks,
         block,
         block_bytes,
-        row[order],
+        row,
         timestamp_ms[order],
         value[order],
         None if batch is None else batch[order],
@@ -164,18 +173,22 @@ def _size(g: _Gathered, start: int, end: int, limit_bytes: int) -> int:
 
 def _frame(g: _Gathered, start: int, end: int, received_ms: int) -> SampleFrame:
     row = g.row[start:end]
+    series: slice | NDArray[np.intp]
     if (row[1:] > row[:-1]).all():
-        series, index = row, np.arange(len(row), dtype=np.uint32)
+        first, last = int(row[0]), int(row[-1])
+        series = slice(first, last + 1) if last - first + 1 == len(row) else row
+        index = np.arange(len(row), dtype=np.uint32)
     else:
         series, inverse = np.unique(row, return_inverse=True)
         index = inverse.astype(np.uint32)
-    offset = np.zeros(len(series) + 1, np.uint32)
+    kind = g.kind[series]
+    offset = np.zeros(len(kind) + 1, np.uint32)
     labels = b""
     if blocks := g.blocks:
         np.cumsum(g.block_bytes[series], out=offset[1:])
         at = g.block[series]
         labels = b"".join([blocks[i] for i in at[at >= 0].tolist()])
-    column = SeriesColumn(g.ids[series], offset, labels, g.kind[series])
+    column = SeriesColumn(g.ids[series], offset, labels, kind)
     return SampleFrame(column, index, g.timestamp_ms[start:end], g.value[start:end], received_ms)
 
 
