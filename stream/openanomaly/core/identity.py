@@ -31,7 +31,7 @@ ENTRY = np.dtype(
         ("family", "<i4"),
         ("replica", "<i4"),
         ("seen", "<u4"),
-        ("told", "<u4"),
+        ("labels_due", "<u4"),
         ("partition", "<u2"),
         ("selected", "u1"),
         ("own_block", "u1"),
@@ -73,8 +73,8 @@ class Identities:
 
     Attributes:
         entries: (capacity,) ENTRY by slot. `own_block` says that the canonical block differs from the
-            bytes that were hashed, and is in `blocks`; `seen` and `told` are Unix seconds, of the last
-            sample and of the last labels that are durable on the broker.
+            bytes that were hashed, and is in `blocks`; `seen` and `labels_due` are Unix seconds, of the
+            last sample and from when on readers of the broker must be told the labels again.
         replicas: what `ENTRY.replica` counts.
         forgotten: blocks that made room for others.
     """
@@ -121,11 +121,11 @@ class Identities:
         found: NDArray[np.void] = self.entries[slot]
         return found
 
-    def tell(self, slot: NDArray[np.int32], ids: Ids, now_s: int) -> None:
+    def tell(self, slot: NDArray[np.int32], ids: Ids, due_s: NDArray[np.int64]) -> None:
         """The labels of these series are durable; slots that have another owner by now are left alone."""
         there = np.flatnonzero(slot < len(self._blocks))
         there = there[(self.entries["id"][slot[there]] == ids[there]).all(axis=1)]
-        self.entries["told"][slot[there]] = now_s
+        self.entries["labels_due"][slot[there]] = due_s[there]
 
     @property
     def blocks(self) -> list[bytes | None]:

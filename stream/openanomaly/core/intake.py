@@ -117,7 +117,7 @@ class Intake:
                 return self.identities.blocks[slot[i]] or b""
             return blocks[i if kept is None else int(kept[i])]
 
-        labelled = np.flatnonzero(self._is_untold(entries, now_s))
+        labelled = np.flatnonzero(entries["labels_due"] <= now_s)
         batch = Batch(
             np.ascontiguousarray(entries["id"]),
             slot,
@@ -134,25 +134,23 @@ class Intake:
         return taken
 
     def told(self, batch: Batch, now_ms: int) -> None:
-        """The labels of a batch are durable: they need not go along for a while."""
-        at = batch.labelled
-        self.identities.tell(batch.slot[at], batch.ids[at], now_ms // 1000)
+        """The labels of a batch are durable: they need not go along for a while.
 
-    def _is_untold(self, entries: NDArray[np.void], now_s: int) -> NDArray[np.bool_]:
-        """(S,) whose labels are to go along: never sent, or so long ago that they are due again.
-
-        By up to a quarter earlier, each series at its own time: no wave of labels every few minutes.
+        Each series is due again at its own time, up to a quarter early: no wave of labels.
         """
-        early = (entries["id"][:, 1] & np.uint64(0xFF)).astype(np.int64) * self._labels_every_s >> 10
-        untold: NDArray[np.bool_] = entries["told"] <= now_s - self._labels_every_s + early
-        return untold
+        ids = batch.ids[batch.labelled]
+        early = (ids[:, 1] & np.uint64(0xFF)).astype(np.int64) * self._labels_every_s >> 10
+        due_s = now_ms // 1000 + self._labels_every_s - early
+        self.identities.tell(batch.slot[batch.labelled], ids, due_s)
 
     def _accepted(
         self, replica: NDArray[np.int32], selected: NDArray[np.bool_], now_ms: int
     ) -> NDArray[np.bool_]:
         """(S,) whether the series come from replicas that are listened to."""
-        tagged = selected & (replica != NO_REPLICA)
         accepted = np.ones(len(replica), bool)
+        if not self.identities.replicas:
+            return accepted
+        tagged = selected & (replica != NO_REPLICA)
         if tagged.any():
             for number in np.unique(replica[tagged]).tolist():
                 who = self.identities.replicas[number]
