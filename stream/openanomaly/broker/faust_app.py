@@ -200,6 +200,10 @@ async def publish(app: App, topic: str, records: Sequence[Row], timeout_s: float
     try:
         async with asyncio.timeout(timeout_s):
             await app.maybe_start_producer()
+            if append := getattr(producer, "append", None):
+                sent += [append(topic, partition, key, value) for partition, key, value in records]
+                offsets: list[int] = await asyncio.gather(*sent)
+                return offsets
             for partition, key, value in records:
                 sent.append(await producer.send(topic, key, value, partition, None, None))
             done = await asyncio.gather(*sent)

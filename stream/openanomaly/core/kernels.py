@@ -22,6 +22,8 @@ I64 = NDArray[np.int64]
 
 SAMPLE_BYTES = 18
 """Of a sample with a value, as samples.py has it: `12 10 09 <8 bytes value> 10 <6 bytes timestamp>`."""
+_USUAL_BYTES = 64
+"""A time series has more, as a rule: what there is room for before it is known how many there are."""
 _READY = threading.Event()
 _SETTLED = threading.Event()
 _SEED: U64 = np.frombuffer(secrets.token_bytes(32), np.uint64)
@@ -142,21 +144,6 @@ def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 
 @_jit
-def _count_1(data: Bytes, end: int) -> int:
-    """How many time series a 1.0 request has; -1 if it has anything else, or is cut off."""
-    at = count = 0
-    while at < end:
-        if data[at] != 0x0A:
-            return -1
-        size, at = _varint(data, at + 1, end)
-        if size < 0 or at + size > end:
-            return -1
-        at += size
-        count += 1
-    return count
-
-
-@_jit
 def _read_1(
     data: Bytes,
     end: int,
@@ -167,12 +154,20 @@ def _read_1(
     raw: U64,
     timestamp_ms: I64,
     value: NDArray[np.uint64],
-) -> None:
+) -> int:
+    """How many series; -1 if there is anything else, or it is cut off; -2 if there are more than fit."""
     at = count = 0
     continued, last = np.uint64(0x8080808080), np.uint64(0x808080808080)
     while at < end:
+        if data[at] != 0x0A:
+            return -1
         size, at = _varint(data, at + 1, end)
+        if size < 0 or at + size > end:
+            return -1
+        if count == len(start):
+            return -2
         start[count], stop[count], cut[count] = at, at + size, -1
+        timestamp_ms[count] = value[count] = raw[count, 0] = raw[count, 1] = 0
         sample = at + size - SAMPLE_BYTES
         label = at
         while label < sample and data[label] == 0x0A:
@@ -192,6 +187,7 @@ def _read_1(
                 _hash(data, at, sample - at, seed, raw[count])
         at += size
         count += 1
+    return count
 
 
 @_jit
@@ -374,13 +370,17 @@ def read_1(body: bytes | bytearray, limit: int) -> tuple[I64, I64, I64, U64, I64
         timestamp_ms, value: (S,) of the sample.
     """
     data = np.frombuffer(body, np.uint8)
-    count = _count_1(data, len(body))
-    if not 0 <= count <= limit:
-        return None
-    start, cut, stop, timestamp_ms = (np.zeros(count, np.int64) for _ in range(4))
-    raw, value = np.zeros((count, 2), np.uint64), np.zeros(count, np.uint64)
-    _read_1(data, len(body), _SEED, start, cut, stop, raw, timestamp_ms, value)
-    return start, cut, stop, raw, timestamp_ms, value.view(np.float64)
+    room = len(body) // _USUAL_BYTES + 1
+    while True:
+        start, cut, stop, timestamp_ms = (np.empty(room, np.int64) for _ in range(4))
+        raw, value = np.empty((room, 2), np.uint64), np.empty(room, np.uint64)
+        n = _read_1(data, len(body), _SEED, start, cut, stop, raw, timestamp_ms, value)
+        if n == -2 and room < limit:
+            room = limit
+            continue
+        if not 0 <= n <= limit:
+            return None
+        return start[:n], cut[:n], stop[:n], raw[:n], timestamp_ms[:n], value[:n].view(np.float64)
 
 
 class Request2(NamedTuple):

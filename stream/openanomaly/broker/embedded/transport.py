@@ -46,6 +46,12 @@ class Producer(base.Producer):
     def broker(self) -> Broker:
         return cast(Broker, self.transport.broker)
 
+    def append(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None
+    ) -> "asyncio.Future[int]":
+        """`send` for our own code: no metadata, only the offset once the record is durable."""
+        return self.broker.append(topic, partition, key, value)
+
     async def send(
         self,
         topic: str,
