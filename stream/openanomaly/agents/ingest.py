@@ -154,16 +154,13 @@ class Receiver:
         identities, refused = self._intake.identities, columns.refused
         for family, kind in columns.metadata:
             identities.families.learn(family, kind)
-        if columns.kind is not None:
-            known = columns.slot >= 0
-            family_of = identities.entries["family"][columns.slot[known]]
-            identities.families.learn_series(family_of, columns.kind[known])
         taken = self._intake.take(
             columns.slot,
             columns.blocks,
             columns.row,
             columns.timestamp_ms,
             columns.value,
+            columns.kind,
             int(time.time() * 1000),
         )
         samples = len(columns.row) + refused.samples

@@ -82,6 +82,7 @@ class Intake:
         row: NDArray[np.uint32],
         timestamp_ms: NDArray[np.int64],
         value: NDArray[np.float64],
+        kind: NDArray[np.uint8] | None,
         now_ms: int,
     ) -> Taken:
         """What is published of S series and N samples.
@@ -91,11 +92,14 @@ class Intake:
             blocks: S label blocks as sent; None where only the table has them.
             row: (N,) index into the series, ascending.
             timestamp_ms, value: (N,).
+            kind: (S,) SeriesKind that came with the series, or None.
             now_ms: wall clock.
         """
         known = slot >= 0
         now_s = now_ms // 1000
         entries = self.identities.touch(np.maximum(slot, 0) if not known.all() else slot, now_s)
+        if kind is not None and kind.any():
+            self.identities.families.learn_series(entries["family"][known], kind[known])
         dropped: Counter[str] = Counter()
         selected = known & (entries["selected"] != 0)
         keep = selected & self._accepted(entries["replica"], selected, now_ms)

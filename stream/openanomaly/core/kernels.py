@@ -243,7 +243,8 @@ def _read_2(
     raw: U64,
     timestamp_ms: I64,
     value: U64,
-    kind: NDArray[np.int64],
+    kinds: Bytes,
+    kind: Bytes,
 ) -> int:
     """How many references are in `ref`."""
     at = symbols = series = total = 0
@@ -259,7 +260,7 @@ def _read_2(
             continue
         i = series
         series += 1
-        start[i], stop[i], kind[i] = at, stop_at, -1
+        start[i], stop[i] = at, stop_at
         first, at = at, stop_at
         if size < 12 or data[first] != 0x0A:
             continue
@@ -289,8 +290,8 @@ def _read_2(
             about = np.int64(data[sample_end + 1])
             if sample_end + 2 + about != stop_at:
                 continue
-            if about >= 2 and data[sample_end + 2] == 0x08:
-                kind[i] = data[sample_end + 3]
+            if about >= 2 and data[sample_end + 2] == 0x08 and data[sample_end + 3] < len(kinds):
+                kind[i] = kinds[data[sample_end + 3]]
         # Label references, in pairs.
         count, a, b = 0, np.uint64(0), np.uint64(0)
         name = np.int64(0)
@@ -384,10 +385,7 @@ def read_1(body: bytes | bytearray, limit: int) -> tuple[I64, I64, I64, U64, I64
 
 
 class Request2(NamedTuple):
-    """A 2.0 request: Y symbols and S series by place; the rest as refs.Usual has it, and `raw` hashes.
-
-    `kind` (S,) is the number of the metric type, -1 where there is none.
-    """
+    """A 2.0 request: Y symbols and S series by place; the rest as refs.Usual has it, and `raw` hashes."""
 
     symbol_start: I64
     symbol_stop: I64
@@ -399,11 +397,14 @@ class Request2(NamedTuple):
     raw: U64
     timestamp_ms: I64
     value: NDArray[np.float64]
-    kind: I64
+    kind: Bytes
 
 
-def read_2(body: bytes | bytearray, limit: int) -> Request2 | None:
-    """A 2.0 request that is symbols and then at most `limit` time series; else None."""
+def read_2(body: bytes | bytearray, limit: int, kinds: Bytes) -> Request2 | None:
+    """A 2.0 request that is symbols and then at most `limit` time series; else None.
+
+    `kinds` are what series are by the number of their metric type; 0 where there is none.
+    """
     # A symbol that ends the body is hashed in whole words, and so reads beyond it.
     data = np.frombuffer(body + bytes(16), np.uint8)
     symbols, series, refs = _count_2(data, len(body))
@@ -420,12 +421,12 @@ def read_2(body: bytes | bytearray, limit: int) -> Request2 | None:
         np.zeros((series, 2), np.uint64),
         np.zeros(series, np.int64),
         np.zeros(series, np.float64),
-        np.zeros(series, np.int64),
+        np.zeros(series, np.uint8),
     )
     places, columns = found[:2], found[2:9]
     hashes = np.zeros((symbols, 2), np.uint64)
     numbers = found.value.view(np.uint64)
-    used = _read_2(data, len(body), _SEED, *places, hashes, *columns, numbers, found.kind)
+    used = _read_2(data, len(body), _SEED, *places, hashes, *columns, numbers, kinds, found.kind)
     return found._replace(ref=found.ref[:used])
 
 
@@ -463,7 +464,7 @@ def _compile() -> None:
     labels = b"\x0a\x02\x01\x02"
     request = b"\x22\x00\x22\x01a\x22\x01b\x2a" + bytes([len(labels) + len(sample)]) + labels + sample
     for body in (request, bytearray(request)):
-        read = read_2(body, 1)
+        read = read_2(body, 1, np.zeros(8, np.uint8))
         assert read is not None
         assert read.is_usual.all()
     for ids in (np.zeros((1, 2), np.uint64), np.frombuffer(bytes(16), np.uint64).reshape(1, 2)):

@@ -71,14 +71,12 @@ class _Read(NamedTuple):
 
 def _read_compiled(body: bytes | bytearray) -> _Read | None:
     """By the compiled loop; None where it is not there, or the request is not as simple as it reads."""
-    if not kernels.ready() or (found := kernels.read_2(body, COUNT_LIMIT)) is None:
+    if not kernels.ready() or (found := kernels.read_2(body, COUNT_LIMIT, KINDS)) is None:
         return None
-    known = (found.kind >= 0) & (found.kind < len(KINDS))
-    kind = np.where(known, KINDS[np.where(known, found.kind, 0)], 0).astype(np.uint8)
     return _Read(
         Slices(body, found.start, found.stop),
         Slices(body, found.symbol_start, found.symbol_stop),
-        refs.Usual(found.is_usual, found.ref, found.refs, found.timestamp_ms, found.value, kind),
+        refs.Usual(found.is_usual, found.ref, found.refs, found.timestamp_ms, found.value, found.kind),
         found.raw,
     )
 
