@@ -59,12 +59,9 @@ class ReceiverMetrics:
         self.in_flight_bytes = Gauge(
             "openanomaly_receiver_in_flight_bytes", "Unpacked bytes of requests in work.", registry=registry
         )
-        self.frames = Counter(
-            "openanomaly_receiver_frames_total", "Frames written to the broker.", registry=registry
-        )
         self.frame_bytes = Histogram(
             "openanomaly_receiver_frame_bytes",
-            "Size of frames.",
+            "Size of frames written to the broker.",
             buckets=[1 << i for i in range(8, 21)],
             registry=registry,
         )

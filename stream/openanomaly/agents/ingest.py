@@ -88,7 +88,8 @@ class Receiver:
         )
         self._coalescer = coalescer
         self._metrics = metrics
-        self._in_flight = InFlight(settings.in_flight_limit_bytes, metrics.in_flight_bytes.set)
+        self._in_flight = InFlight(settings.in_flight_limit_bytes)
+        metrics.in_flight_bytes.set_function(lambda: self._in_flight.used_bytes)
         self._decoding = asyncio.Lock()
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -251,7 +252,6 @@ def create_receiver(
         await publish(app, samples.name, records, settings.publish_timeout_s)
 
     def on_frame(size: int) -> None:
-        metrics.frames.inc()
         metrics.frame_bytes.observe(size)
 
     coalescer = Coalescer(send, settings.coalesce_ms / 1000, settings.frame_limit_bytes, on_frame, compress)

@@ -1,7 +1,6 @@
 """Request bodies within bounds: of one body, and of all bytes in work together."""
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -14,12 +13,11 @@ _READ_S = 60.0
 
 
 class InFlight:
-    """Bytes of all requests in work, bounded by `limit_bytes`; `report` hears every change."""
+    """Bytes of all requests in work, bounded by `limit_bytes`."""
 
-    def __init__(self, limit_bytes: int, report: Callable[[int], object] = lambda used: None) -> None:
+    def __init__(self, limit_bytes: int) -> None:
         self.used_bytes = 0
         self._limit_bytes = limit_bytes
-        self._report = report
 
     def hold(self) -> "Hold":
         """A request's share, none at first; a context manager that gives it back."""
@@ -37,7 +35,6 @@ class InFlight:
                 f"limit {self._limit_bytes}; raise receiver.in_flight_limit_bytes"
             )
         self.used_bytes += size
-        self._report(self.used_bytes)
 
 
 class Hold:

@@ -9,6 +9,7 @@ topic, never a crash.
 from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
 import cramjam
@@ -16,11 +17,13 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from openanomaly.core.series import Ids, ids_of
+from openanomaly.core.series import Ids, ids_of, varint
 from openanomaly.errors import MalformedFrameError, UnknownVersionError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 
 VERSION = 1
+Bytes = bytes | NDArray[Any]
+"""What may be written as a field of bytes."""
 
 
 class SeriesKind(IntEnum):
@@ -113,15 +116,19 @@ class SeriesColumn:
         has: NDArray[np.bool_] = self.label_offset[1:] > self.label_offset[:-1]
         return has
 
+    def label_fields(self, compress: bool) -> "list[tuple[int, Bytes]]":
+        """The fields of `Series` that hold labels; none if there are none."""
+        if not self.label_offset[-1]:
+            return []
+        offset = 2, self.label_offset
+        if compress:
+            return [offset, (5, self.labels_zstd or compress_labels(self.labels))]
+        return [offset, (3, self.labels)]
+
     def to_pb(self, compress: bool) -> pb.Series:
         out = pb.Series(id=self.ids.tobytes(), kind=self.kind.tobytes())
-        if not self.label_offset[-1]:
-            return out
-        out.label_offset = self.label_offset.tobytes()
-        if compress:
-            out.labels_zstd = self.labels_zstd or compress_labels(self.labels)
-        else:
-            out.labels = self.labels
+        for number, data in self.label_fields(compress):
+            setattr(out, {2: "label_offset", 3: "labels", 5: "labels_zstd"}[number], bytes(data))
         return out
 
     @classmethod
@@ -137,6 +144,16 @@ class SeriesColumn:
         if not fits or (offset[1:] < offset[:-1]).any():
             raise MalformedFrameError("label offsets do not fit the labels")
         return cls(ids, offset, plain, column(series.kind, "u1", "kinds", len(ids)), packed)
+
+
+def _fields(*fields: "tuple[int, Bytes]") -> list[Bytes]:
+    """Pieces of a message: length-delimited fields by number, the empty ones left out."""
+    out: list[Bytes] = []
+    for number, data in fields:
+        if size := len(data) if isinstance(data, bytes) else data.nbytes:
+            out.append(bytes((number << 3 | 2,)) + varint(size))
+            out.append(data if isinstance(data, bytes) else np.ascontiguousarray(data))
+    return out
 
 
 def compress_labels(labels: bytes) -> bytes:
@@ -164,14 +181,16 @@ class SampleFrame:
     received_ms: int
 
     def encode(self, compress: bool = False) -> bytes:
-        return pb.SampleFrame(
-            version=VERSION,
-            series=self.series.to_pb(compress),
-            row=self.row.tobytes(),
-            timestamp_ms=self.timestamp_ms.tobytes(),
-            value=self.value.tobytes(),
-            received_ms=self.received_ms,
-        ).SerializeToString()
+        """The record. Written by hand, field by field: messages would copy every column twice."""
+        columns = [(1, self.series.ids), *self.series.label_fields(compress), (4, self.series.kind)]
+        series = _fields(*sorted(columns, key=itemgetter(0)))
+        size = sum(len(p) if isinstance(p, bytes) else p.nbytes for p in series)
+        head = b"\x08" + varint(VERSION) + b"\x12" + varint(size)
+        samples = _fields((3, self.row), (4, self.timestamp_ms), (5, self.value))
+        parts: list[Any] = [head, *series, *samples]
+        if self.received_ms:
+            parts.append(b"\x30" + varint(self.received_ms))
+        return b"".join(parts)
 
     @classmethod
     def decode(cls, record: bytes) -> "SampleFrame":

@@ -40,6 +40,8 @@ def stagger_of(ids: Ids, every: int) -> NDArray[np.int64]:
 
 def varint(value: int) -> bytes:
     """A length as protobuf writes it."""
+    if value < 0x80:
+        return bytes((value,))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

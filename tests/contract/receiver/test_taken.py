@@ -216,7 +216,7 @@ def test_requests_of_one_moment_share_frames(tmp_path: Path) -> None:
             expected = Counter((series.labels, series.samples[0]) for r in requests for series in r)
             got = Counter((labels, one) for labels, found in (await s.samples()).items() for one in found)
             assert got == expected
-            assert s.count("frames_total") == PARTITIONS
+            assert s.count("frame_bytes_count") == PARTITIONS
 
     asyncio.run(run())
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dues import due_frame
 from messages import named
@@ -93,3 +95,33 @@ def test_other_bytes_are_refused_or_read(kind: str) -> None:
         cut(changed, rng)
         with contextlib.suppress(RejectedError):
             read(changed.SerializeToString())
+
+
+@given(
+    st.lists(st.binary(max_size=200), max_size=9),
+    st.integers(0, 30),
+    st.integers(0, 2**62),
+    st.booleans(),
+)
+def test_a_sample_frame_is_the_message_that_its_schema_says(
+    labels: list[bytes], samples: int, received_ms: int, compress: bool
+) -> None:
+    rng = np.random.default_rng(samples)
+    series = SeriesColumn.of(labels, rng.integers(0, 5, len(labels)).astype(np.uint8))
+    n = samples if labels else 0
+    frame = SampleFrame(
+        series,
+        rng.integers(0, max(1, len(labels)), n).astype(np.uint32),
+        rng.integers(0, 2**40, n),
+        rng.standard_normal(n),
+        received_ms,
+    )
+    message = pb.SampleFrame.FromString(frame.encode(compress))
+    assert message.SerializeToString() == frame.encode(compress)
+    assert message.received_ms == received_ms
+    again = SampleFrame.decode(frame.encode(compress))
+    assert [again.series.block(i) for i in range(len(labels))] == labels
+    for name in ("row", "timestamp_ms", "value"):
+        assert getattr(again, name).tolist() == getattr(frame, name).tolist()
+    assert again.series.ids.tolist() == series.ids.tolist()
+    assert again.series.kind.tolist() == series.kind.tolist()

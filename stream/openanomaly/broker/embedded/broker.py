@@ -41,10 +41,7 @@ class _Waiting:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-
-    @property
-    def size(self) -> int:
-        return len(self.value or b"") + len(self.key or b"") + 64
+    size: int
 
 
 class Broker:
@@ -169,13 +166,14 @@ class Broker:
         was written, and the same may pass later. Cancelling it before its commit withdraws the record.
         """
         future = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(future, self._tp((topic, partition)), int(self._clock() * 1000), key, value)
-        if (refusal := self._refusal(topic, waiting.size)) is not None:
+        size = len(value or b"") + len(key or b"") + 64
+        waiting = _Waiting(future, self._tp((topic, partition)), int(self._clock() * 1000), key, value, size)
+        if (refusal := self._refusal(topic, size)) is not None:
             self.refused += 1
             future.set_exception(refusal)
             return future
         self._pending.append(waiting)
-        self._pending_bytes += waiting.size
+        self._pending_bytes += size
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
         return future
