@@ -22,6 +22,7 @@ import numpy as np
 import load
 from openanomaly.broker.embedded.broker import Broker
 from openanomaly.broker.topics import TopicSpec
+from openanomaly.core import kernels
 from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, SeriesColumn
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring import LEVELS
@@ -76,6 +77,7 @@ async def main() -> None:
     options.add_argument("--label-bytes", type=int, default=200)
     options.add_argument("--rows", type=int, default=8192, help="series of a frame")
     o = options.parse_args()
+    kernels.warm_up()
     with tempfile.TemporaryDirectory() as folder:
         broker = Broker.open(Path(folder), "FULL", 20 << 30)
         for spec in (

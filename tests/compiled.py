@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from openanomaly.core import kernels
+from parts.part import missing
 
 
 @pytest.fixture(params=["numpy", "compiled"], scope="module", autouse=True)
@@ -13,7 +14,7 @@ def each_way(request: pytest.FixtureRequest) -> Iterator[str]:
     kernels.warm_up()
     is_compiled = request.param == "compiled"
     if is_compiled and not kernels.ready():
-        pytest.fail("numba is not installed; run with --all-extras")
+        missing("numba", "uv sync --all-extras")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "ready", lambda: is_compiled)
         yield request.param

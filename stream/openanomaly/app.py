@@ -193,6 +193,7 @@ class Process:
 
     def _add_window(self) -> None:
         app = self._app("window")
+        kernels.warm_up_aside()
         sink = self.settings.sink
         worker = WindowWorker(
             app,
