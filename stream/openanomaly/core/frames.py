@@ -116,7 +116,7 @@ class SeriesColumn:
         has: NDArray[np.bool_] = self.label_offset[1:] > self.label_offset[:-1]
         return has
 
-    def label_fields(self, compress: bool) -> "list[tuple[int, Bytes]]":
+    def labelfields_of(self, compress: bool) -> "list[tuple[int, Bytes]]":
         """The fields of `Series` that hold labels; none if there are none."""
         if not self.label_offset[-1]:
             return []
@@ -127,7 +127,7 @@ class SeriesColumn:
 
     def to_pb(self, compress: bool) -> pb.Series:
         out = pb.Series(id=self.ids.tobytes(), kind=self.kind.tobytes())
-        for number, data in self.label_fields(compress):
+        for number, data in self.labelfields_of(compress):
             setattr(out, {2: "label_offset", 3: "labels", 5: "labels_zstd"}[number], bytes(data))
         return out
 
@@ -146,7 +146,7 @@ class SeriesColumn:
         return cls(ids, offset, plain, column(series.kind, "u1", "kinds", len(ids)), packed)
 
 
-def _fields(*fields: "tuple[int, Bytes]") -> list[Bytes]:
+def fields_of(*fields: "tuple[int, Bytes]") -> list[Bytes]:
     """Pieces of a message: length-delimited fields by number, the empty ones left out."""
     out: list[Bytes] = []
     for number, data in fields:
@@ -182,11 +182,11 @@ class SampleFrame:
 
     def encode(self, compress: bool = False) -> bytes:
         """The record. Written by hand, field by field: messages would copy every column twice."""
-        columns = [(1, self.series.ids), *self.series.label_fields(compress), (4, self.series.kind)]
-        series = _fields(*sorted(columns, key=itemgetter(0)))
+        columns = [(1, self.series.ids), *self.series.labelfields_of(compress), (4, self.series.kind)]
+        series = fields_of(*sorted(columns, key=itemgetter(0)))
         size = sum(len(p) if isinstance(p, bytes) else p.nbytes for p in series)
         head = b"\x08" + varint(VERSION) + b"\x12" + varint(size)
-        samples = _fields((3, self.row), (4, self.timestamp_ms), (5, self.value))
+        samples = fields_of((3, self.row), (4, self.timestamp_ms), (5, self.value))
         parts: list[Any] = [head, *series, *samples]
         if self.received_ms:
             parts.append(b"\x30" + varint(self.received_ms))
@@ -239,7 +239,7 @@ class DueFrame:
         )
 
     def encode(self) -> bytes:
-        return pb.DueFrame(
+        head = pb.DueFrame(
             version=VERSION,
             partition=self.partition,
             block=self.block,
@@ -251,10 +251,12 @@ class DueFrame:
             row=self.row.tobytes(),
             generation=self.generation.tobytes(),
             origin=self.origin.tobytes(),
-            context=self.context.tobytes(),
             closed_ms=self.closed_ms,
             useful_until_ms=self.useful_until_ms,
         ).SerializeToString()
+        # Nearly all of the record, and so not copied through a message. Fields may come in any order.
+        context: list[Any] = fields_of((12, self.context))
+        return b"".join([head, *context])
 
     @classmethod
     def decode(cls, record: bytes) -> "DueFrame":

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import column, parse
+from openanomaly.core.frames import column, fields_of, parse
+from openanomaly.core.series import varint
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE
 from openanomaly.core.windows.rows import RING_PAGE, STATE_PAGE, Rows
@@ -186,24 +187,53 @@ def state_records(
 
     `ahead` are the positions of pages that a torn checkpoint left beyond `position`.
     """
-    hot_columns, cold_columns = list(state_columns(block, hot=True)), list(state_columns(block, hot=False))
+    hot, cold = ([_Head.of(number, *c) for c in state_columns(block, number == 7)] for number in (7, 8))
     for page in np.flatnonzero(block.touched).tolist():
         start, stop = page * STATE_PAGE, min((page + 1) * STATE_PAGE, block.rows)
-        cold = bool(block.touched_cold[page])
+        is_cold = bool(block.touched_cold[page])
         at = max(position, ahead[page]) if page < len(ahead) else position
-        message = pb.StatePage(
+        head = pb.StatePage(
             version=VERSION,
             mark=pb.Mark(samples=at.samples, forecasts=at.forecasts, tick_ms=at.tick_ms),
             block=block.uid,
             page=page,
             sequence=sequence,
             generation=block.catalogue.generation[start:stop].tobytes(),
-            hot=[_state_column(*c, start, stop) for c in hot_columns],
-            cold=[_state_column(*c, start, stop) for c in cold_columns] if cold else [],
-        )
-        yield Record(key(COLD if cold else HOT, block.uid, page), message.SerializeToString())
+        ).SerializeToString()
+        parts: list[Any] = [head]
+        for column_head in (*hot, *cold) if is_cold else hot:
+            parts += column_head.fields(start, stop)
+        yield Record(key(COLD if is_cold else HOT, block.uid, page), b"".join(parts))
     block.touched[:] = False
     block.touched_cold[:] = False
+
+
+class _Head(NamedTuple):
+    """What is the same in every page of a StateColumn, field `number` of its page, as bytes.
+
+    Written by hand: a page has twenty columns, and messages would copy each of them twice.
+    """
+
+    number: int
+    head: bytes
+    array: NDArray[Any]
+
+    @classmethod
+    def of(cls, number: int, owner: int, name: str, array: NDArray[Any]) -> "_Head":
+        return cls(
+            number,
+            pb.StateColumn(owner=owner, name=name, dtype=array.dtype.str).SerializeToString(),
+            array,
+        )
+
+    def fields(self, start: int, stop: int) -> tuple[Any, ...]:
+        """The pieces of the column for rows [start, stop)."""
+        rows = self.array[start:stop]
+        if rows.ndim == 1 and (bits := rows.view(_BITS[rows.itemsize])).size and (bits == bits[0]).all():
+            rows = rows[:1]  # buckets and counters' values of gauges: often one value in the whole page
+        values = fields_of((4, rows))
+        size = len(self.head) + sum(len(v) if isinstance(v, bytes) else v.nbytes for v in values)
+        return bytes((self.number << 3 | 2,)) + varint(size), self.head, *values
 
 
 def state_columns(block: Block, hot: bool) -> Iterator[tuple[int, str, NDArray[Any]]]:
@@ -215,13 +245,6 @@ def state_columns(block: Block, hot: bool) -> Iterator[tuple[int, str, NDArray[A
         for f in scoring.scorer.fields:
             if f.hot == hot:
                 yield scoring.pipeline.uid, f.name, scoring.state[f.name]
-
-
-def _state_column(owner: int, name: str, array: NDArray[Any], start: int, stop: int) -> pb.StateColumn:
-    rows = array[start:stop]
-    if rows.ndim == 1 and (bits := rows.view(_BITS[rows.itemsize])).size and (bits == bits[0]).all():
-        rows = rows[:1]  # buckets and counters' values of gauges: often one value in the whole page
-    return pb.StateColumn(owner=owner, name=name, dtype=array.dtype.str, values=rows.tobytes())
 
 
 def restore_state(block: Block, message: pb.StatePage, columns: Iterable[pb.StateColumn]) -> None:
