@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import column, fields_of, parse
-from openanomaly.core.series import varint
+from openanomaly.core.frames import column, parse
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE
 from openanomaly.core.windows.rows import RING_PAGE, STATE_PAGE, Rows
@@ -187,53 +186,53 @@ def state_records(
 
     `ahead` are the positions of pages that a torn checkpoint left beyond `position`.
     """
-    hot, cold = ([_Head.of(number, *c) for c in state_columns(block, number == 7)] for number in (7, 8))
-    for page in np.flatnonzero(block.touched).tolist():
+    pages = np.flatnonzero(block.touched)
+    hot = [_StateColumn.of(block, *c) for c in state_columns(block, hot=True)]
+    cold = [_StateColumn.of(block, *c) for c in state_columns(block, hot=False)]
+    for page in pages.tolist():
         start, stop = page * STATE_PAGE, min((page + 1) * STATE_PAGE, block.rows)
         is_cold = bool(block.touched_cold[page])
         at = max(position, ahead[page]) if page < len(ahead) else position
-        head = pb.StatePage(
+        message = pb.StatePage(
             version=VERSION,
             mark=pb.Mark(samples=at.samples, forecasts=at.forecasts, tick_ms=at.tick_ms),
             block=block.uid,
             page=page,
             sequence=sequence,
             generation=block.catalogue.generation[start:stop].tobytes(),
-        ).SerializeToString()
-        parts: list[Any] = [head]
-        for column_head in (*hot, *cold) if is_cold else hot:
-            parts += column_head.fields(start, stop)
-        yield Record(key(COLD if is_cold else HOT, block.uid, page), b"".join(parts))
+            hot=[c.of_page(page, start, stop) for c in hot],
+            cold=[c.of_page(page, start, stop) for c in cold] if is_cold else [],
+        )
+        yield Record(key(COLD if is_cold else HOT, block.uid, page), message.SerializeToString())
     block.touched[:] = False
     block.touched_cold[:] = False
 
 
-class _Head(NamedTuple):
-    """What is the same in every page of a StateColumn, field `number` of its page, as bytes.
+class _StateColumn(NamedTuple):
+    """A column of row state, and the pages of which all rows have one value.
 
-    Written by hand: a page has twenty columns, and messages would copy each of them twice.
+    Buckets, and the counter values of gauges: often the same in a whole page, and then written once.
     """
 
-    number: int
-    head: bytes
+    owner: int
+    name: str
     array: NDArray[Any]
+    uniform: frozenset[int]
 
     @classmethod
-    def of(cls, number: int, owner: int, name: str, array: NDArray[Any]) -> "_Head":
-        return cls(
-            number,
-            pb.StateColumn(owner=owner, name=name, dtype=array.dtype.str).SerializeToString(),
-            array,
-        )
+    def of(cls, block: Block, owner: int, name: str, array: NDArray[Any]) -> "_StateColumn":
+        whole = block.rows // STATE_PAGE  # a last page that is not full is written as it is
+        if array.ndim > 1 or not whole:
+            return cls(owner, name, array, frozenset())
+        bits = array.view(_BITS[array.itemsize])[: whole * STATE_PAGE].reshape(whole, STATE_PAGE)
+        is_uniform = (bits == bits[:, :1]).all(axis=1)
+        return cls(owner, name, array, frozenset(np.flatnonzero(is_uniform).tolist()))
 
-    def fields(self, start: int, stop: int) -> tuple[Any, ...]:
-        """The pieces of the column for rows [start, stop)."""
-        rows = self.array[start:stop]
-        if rows.ndim == 1 and (bits := rows.view(_BITS[rows.itemsize])).size and (bits == bits[0]).all():
-            rows = rows[:1]  # buckets and counters' values of gauges: often one value in the whole page
-        values = fields_of((4, rows))
-        size = len(self.head) + sum(len(v) if isinstance(v, bytes) else v.nbytes for v in values)
-        return bytes((self.number << 3 | 2,)) + varint(size), self.head, *values
+    def of_page(self, page: int, start: int, stop: int) -> pb.StateColumn:
+        rows = self.array[start : start + 1 if page in self.uniform else stop]
+        return pb.StateColumn(
+            owner=self.owner, name=self.name, dtype=self.array.dtype.str, values=rows.tobytes()
+        )
 
 
 def state_columns(block: Block, hot: bool) -> Iterator[tuple[int, str, NDArray[Any]]]:
