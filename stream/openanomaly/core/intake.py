@@ -31,7 +31,7 @@ class Batch:
         slot: (S,) int32, their places in the table of identities, as long as the ids there are these.
         partition: (S,) uint16.
         kind: (S,) uint8, SeriesKind.
-        labelled: (L,) the series whose labels go along; readers know those of the others.
+        labelled: (L,) the series whose labels go along, each with a sample; readers know those of the others.
         blocks: L canonical label blocks.
         row: (N,) uint32, index into the series; ascending.
         timestamp_ms, value: (N,) int64, float64; as sent.
@@ -128,13 +128,19 @@ class Intake:
             entries["partition"],
             self.identities.families.kind(entries["family"]),
             labelled,
-            [block(i) for i in labelled.tolist()],
+            [],
             row,
             timestamp_ms,
             value,
         )
         taken = Taken(batch, +dropped)
         self._drop_future(taken, block, now_ms)
+        if labelled.size:
+            # Frames have series with samples alone: the labels of others would be told to nobody.
+            has_sample = np.zeros(len(slot), bool)
+            has_sample[batch.row] = True
+            batch.labelled = labelled = labelled[has_sample[labelled]]
+            batch.blocks = [block(i) for i in labelled.tolist()]
         return taken
 
     def told(self, batch: Batch, now_ms: int) -> None:

@@ -81,6 +81,27 @@ def test_labels_that_did_not_become_durable_go_along_again(version: int, tmp_pat
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("first", ["nothing", "exemplar", "future"])
+def test_labels_of_a_series_without_a_sample_are_not_told(version: int, first: str, tmp_path: Path) -> None:
+    """They are in no frame, whatever else the request has."""
+
+    async def run() -> None:
+        async with site(tmp_path) as s:
+            bare = {
+                "nothing": Series(A),
+                "exemplar": Series(A, (), [named("trace", id="1")]),
+                "future": Series(A, [(now_ms() + 10**9, 1.0)]),
+            }[first]
+            other = Series(named("b"), [(now_ms(), 1.0)])
+            assert (await s.write(version, bare, other)).status == (400 if first == "future" else 204)
+            assert s.count("labels_published_total") == 1
+            assert (await s.write(version, Series(A, [(now_ms(), 1.0)]))).status == 204
+            assert sorted(await labelled(s)) == [[True], [True]]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_series_that_was_forgotten_is_told_again(version: int, tmp_path: Path) -> None:
     async def run() -> None:
         async with site(tmp_path, known_series=1024) as s:
