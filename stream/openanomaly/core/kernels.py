@@ -22,6 +22,8 @@ I64 = NDArray[np.int64]
 
 SAMPLE_BYTES = 18
 """Of a sample with a value, as samples.py has it: `12 10 09 <8 bytes value> 10 <6 bytes timestamp>`."""
+ZERO_BYTES = 9
+"""Of a sample whose value is 0, which most senders leave out: `12 07 10 <6 bytes timestamp>`."""
 _USUAL_BYTES = 64
 """A time series has more, as a rule: what there is room for before it is known how many there are."""
 _READY = threading.Event()
@@ -110,7 +112,7 @@ if numba is not None:
 
 @_jit
 def _hash(data: Bytes, at: int, size: int, seed: U64, out: U64) -> None:
-    """128 bits of `size` bytes: two lanes of folded products. Reads up to 15 bytes beyond the last one."""
+    """128 bits of `size` bytes: two lanes of folded products. Reads up to 7 bytes beyond the last one."""
     a, b = seed[0] ^ np.uint64(size), seed[1] ^ np.uint64(size)
     end = at + size
     while at + 16 <= end:
@@ -144,6 +146,18 @@ def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
 
 
 @_jit
+def _time(data: Bytes, at: int) -> Any:
+    """The six-byte number at `at`, or -1; there are two bytes before it."""
+    word = _word(data, at - 2) >> np.uint64(16)
+    if word & np.uint64(0x808080808080) != np.uint64(0x8080808080):
+        return -1
+    number = np.uint64(0)
+    for i in range(6):
+        number |= ((word >> np.uint64(8 * i)) & np.uint64(0x7F)) << np.uint64(7 * i)
+    return np.int64(number)
+
+
+@_jit
 def _read_1(
     data: Bytes,
     end: int,
@@ -157,7 +171,6 @@ def _read_1(
 ) -> int:
     """How many series; -1 if there is anything else, or it is cut off; -2 if there are more than fit."""
     at = count = 0
-    continued, last = np.uint64(0x8080808080), np.uint64(0x808080808080)
     while at < end:
         if data[at] != 0x0A:
             return -1
@@ -166,26 +179,28 @@ def _read_1(
             return -1
         if count == len(start):
             return -2
-        start[count], stop[count], cut[count] = at, at + size, -1
+        stop_at = at + size
+        start[count], stop[count], cut[count] = at, stop_at, -1
         timestamp_ms[count] = value[count] = raw[count, 0] = raw[count, 1] = 0
-        sample = at + size - SAMPLE_BYTES
         label = at
-        while label < sample and data[label] == 0x0A:
-            length, label = _varint(data, label + 1, sample)
+        while label < stop_at and data[label] == 0x0A:
+            length, label = _varint(data, label + 1, stop_at)
             if length < 0:
+                label = stop_at
                 break
             label += length
-        if label == sample and data[sample] == 0x12 and data[sample + 1] == 16 and data[sample + 2] == 0x09:
-            time = _word(data, sample + 10) >> np.uint64(16)
-            if data[sample + 11] == 0x10 and time & last == continued:
-                number = np.uint64(0)
-                for i in range(6):
-                    number |= ((time >> np.uint64(8 * i)) & np.uint64(0x7F)) << np.uint64(7 * i)
-                timestamp_ms[count] = np.int64(number)
-                value[count] = _word(data, sample + 3)
-                cut[count] = sample
-                _hash(data, at, sample - at, seed, raw[count])
-        at += size
+        # The sample: `12 <size> [09 <value>] 10 <time>`, to the end.
+        left = stop_at - label
+        has_value = left == SAMPLE_BYTES
+        if (has_value or left == ZERO_BYTES) and data[label] == 0x12 and data[label + 1] == left - 2:
+            time = _time(data, stop_at - 6)
+            if data[stop_at - 7] == 0x10 and time >= 0 and (not has_value or data[label + 2] == 0x09):
+                timestamp_ms[count] = time
+                if has_value:
+                    value[count] = _word(data, label + 3)
+                cut[count] = label
+                _hash(data, at, label - at, seed, raw[count])
+        at = stop_at
         count += 1
     return count
 
@@ -213,18 +228,6 @@ def _count_2(data: Bytes, end: int) -> tuple[int, int, int]:
                     refs += data[i] < 0x80
         at += size
     return symbols, series, refs
-
-
-@_jit
-def _time(data: Bytes, at: int) -> Any:
-    """The six-byte number at `at`, or -1; there are two bytes before it."""
-    word = _word(data, at - 2) >> np.uint64(16)
-    if word & np.uint64(0x808080808080) != np.uint64(0x8080808080):
-        return -1
-    number = np.uint64(0)
-    for i in range(6):
-        number |= ((word >> np.uint64(8 * i)) & np.uint64(0x7F)) << np.uint64(7 * i)
-    return np.int64(number)
 
 
 @_jit

@@ -23,12 +23,14 @@ def compiled() -> None:
 
 
 def request(blocks: list[bytes]) -> bytes:
-    """A 1.0 request with one sample a series."""
+    """A 1.0 request with one sample a series; a value of 0 is left out, as senders do."""
     out = b""
     for i, block in enumerate(blocks):
         time = (1 << 40) + i
         number = bytes((time >> 7 * k & 0x7F) | (0x80 if k < 5 else 0) for k in range(6))
-        series = block + b"\x12\x10\x09" + np.float64(i).tobytes() + b"\x10" + number
+        sample = b"\x09" + np.float64(i).tobytes() if i else b""
+        sample += b"\x10" + number
+        series = block + b"\x12" + bytes([len(sample)]) + sample
         size, length = len(series), b""
         while size > 0x7F:
             length += bytes([size & 0x7F | 0x80])
