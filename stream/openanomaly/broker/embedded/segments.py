@@ -4,6 +4,7 @@ SQLite would write such a payload twice (its write-ahead log, then the database)
 delete it; a file is written once and unlinked (docs/decisions/0010-payload-segments.md).
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Iterable
@@ -145,7 +146,10 @@ class Segments:
         with self._reading:
             if (fd := self._read_fds.pop(number, None)) is not None:
                 os.close(fd)
-        self.path(number).unlink(missing_ok=True)
+        # What cannot be removed now is a left-over at the next start. Its records are gone from the
+        # index by now: the caller must not take back what it wrote in the same transaction.
+        with contextlib.suppress(OSError):
+            self.path(number).unlink()
 
     # -- reader thread ---------------------------------------------------------------------------
 

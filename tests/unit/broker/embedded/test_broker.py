@@ -1,6 +1,7 @@
 """What the embedded broker promises to those who write and read."""
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -335,5 +336,36 @@ def test_superseded_records_give_their_disk_back_and_what_lives_stays(tmp_path: 
             found = await everything(broker, "compact")
             assert [(r.key, r.value) for r in found] == [(b"old", LARGE), (b"new", LARGE[:-1] + bytes([59]))]
             assert broker.used_bytes < 10 * len(LARGE)
+
+    asyncio.run(go())
+
+
+def test_a_segment_that_cannot_be_removed_takes_no_record_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def segments() -> int:
+        return len(list(tmp_path.rglob("*.seg")))
+
+    async def go() -> None:
+        async with opened(tmp_path) as broker:
+            for key in (b"old", b"new", b"new", b"new", b"new", b"new"):
+                await broker.append("compact", 0, key, LARGE)
+        async with opened(tmp_path) as broker:
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "unlink", refuse)
+                await broker.append("compact", 0, b"new", LARGE[::-1])
+                await broker.tidy()  # moves what lives of the first segment, which is left then
+                await broker.append("compact", 0, b"new", LARGE)
+            assert [(r.key, r.value) for r in await everything(broker, "compact")] == [
+                (b"old", LARGE),
+                (b"new", LARGE),
+            ]
+        assert segments() == 2
+        async with opened(tmp_path) as broker:
+            assert len(await everything(broker, "compact")) == 2
+        assert segments() == 1
 
     asyncio.run(go())
