@@ -112,33 +112,31 @@ async def measure(o: argparse.Namespace, pid: int, base: str, target: Target) ->
         await ready(session, base)
         first = (int(time.time() * 1000) // step_ms - o.history - 2) * step_ms
         began, cpu_began = time.time(), cpu_s(pid)
-        for k in range(o.history):
-            v = values(rng, o.series, k)
+        pushed = 0
+        # Until the present is reached: a gap between history and fleet would make every series due at once.
+        while first + (pushed + 1) * step_ms < time.time() * 1000:
+            v = values(rng, o.series, pushed)
             bodies = [
-                r.body(v[i * 2000 : i * 2000 + len(r.records)], first + k * step_ms + 100)
+                r.body(v[i * 2000 : i * 2000 + len(r.records)], first + pushed * step_ms + 100)
                 for i, r in enumerate(requests)
             ]
             await load.send(session, f"{base}/api/v1/write", bodies, 2)
-        await drained(session, base)
-        history_s = time.time() - began
-        print(f"history: {o.series * o.history / history_s:,.0f} samples/s pushed and taken in", flush=True)
-        history_cpu = cpu_s(pid) - cpu_began
+            pushed += 1
+        history_s, history_cpu = time.time() - began, cpu_s(pid) - cpu_began
+        print(f"history: {o.series * pushed / history_s:,.0f} samples/s pushed and taken in", flush=True)
         begin = int(time.time() * 1000) // step_ms + 1
-        await asyncio.sleep(max(0.0, begin * o.step - time.time()))
+        while True:  # live from here on, and measured once the backlog of the history is gone
+            await live(o, session, base, requests, rng, begin)
+            begin += 1
+            if (await metrics(session, base)).get("openanomaly_lag_records", 0.0) < 100:
+                break
         before, cpu_before, started = await metrics(session, base), cpu_s(pid), time.time()
-        scrape_s = o.step / o.scrapes
         lag, memory, late = [], [], 0.0
-        for k in range(o.steps * o.scrapes):
-            at = begin * o.step + k * scrape_s
-            late = max(late, time.time() - at)
-            await asyncio.sleep(max(0.0, at - time.time()))
-            v = values(rng, o.series, o.history + k // o.scrapes)
-            for i, r in enumerate(requests):
-                body = r.body(v[i * 2000 : i * 2000 + len(r.records)], int(at * 1000) + 1)
-                await load.send(session, f"{base}/api/v1/write", [body], 1)
-            now = await metrics(session, base)
-            lag.append(now.get("openanomaly_oldest_unread_seconds", 0.0))
-            memory.append(rss_bytes(pid))
+        for step in range(begin, begin + o.steps):
+            late = max(late, time.time() - step * o.step)
+            for now in await live(o, session, base, requests, rng, step):
+                lag.append(now.get("openanomaly_oldest_unread_seconds", 0.0))
+                memory.append(rss_bytes(pid))
         await asyncio.sleep(o.step + 3)
         await drained(session, base)
         after, cpu_after, elapsed = await metrics(session, base), cpu_s(pid), time.time() - started
@@ -161,12 +159,33 @@ async def measure(o: argparse.Namespace, pid: int, base: str, target: Target) ->
         "memory_bytes_max": max(memory),
         "step_end_to_score_s_max": max(delays, default=float("nan")),
         "cpu_share_of_2_cores": (cpu_after - cpu_before) / elapsed / 2,
-        "history_samples_per_cpu_s": o.series * o.history / history_cpu,
+        "history_samples_per_cpu_s": o.series * pushed / history_cpu,
         "sender_late_s_max": late,
     }
     good = sum(scores) == o.series * o.steps and abs(made - wanted) <= wanted * 0.13
     print(json.dumps(result))
     return 0 if good else 1
+
+
+async def live(
+    o: argparse.Namespace,
+    session: aiohttp.ClientSession,
+    base: str,
+    requests: list[load.Request],
+    rng: np.random.Generator,
+    step: int,
+) -> list[dict[str, float]]:
+    """Send the scrapes of one step, each at its time; the metrics after each."""
+    out = []
+    for k in range(o.scrapes):
+        at = step * o.step + k * o.step / o.scrapes
+        await asyncio.sleep(max(0.0, at - time.time()))
+        v = values(rng, o.series, step)
+        for i, r in enumerate(requests):
+            body = r.body(v[i * 2000 : i * 2000 + len(r.records)], int(at * 1000) + 1)
+            await load.send(session, f"{base}/api/v1/write", [body], 1)
+        out.append(await metrics(session, base))
+    return out
 
 
 async def ready(session: aiohttp.ClientSession, base: str) -> None:
