@@ -109,13 +109,18 @@ class Segments:
         self.seal(topic)
         number = self._next
         path = self.path(number)
-        self._write_fds[number] = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
-        folder = os.open(self._folder, os.O_RDONLY)
+        fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
+        self._next += 1  # whatever happens: a number never names two files
         try:
-            os.fsync(folder)  # the file's name must survive a power loss as its bytes do
-        finally:
-            os.close(folder)
-        self._next += 1
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)  # the file's name must survive a power loss as its bytes do
+            finally:
+                os.close(folder)
+        except OSError:
+            os.close(fd)
+            raise
+        self._write_fds[number] = fd
         self._open[topic], self._sizes[number] = number, 0
         self._live.setdefault(number, 0)
         return number

@@ -425,6 +425,8 @@ class Store:
             self.segments.undo(number, positions[0], len(rows))
             if isinstance(exc, sqlite3.DatabaseError):
                 raise self._translate(exc) from exc
+            if isinstance(exc, OSError):
+                raise self._full(exc) from exc
             raise
 
     @property

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import resource
 import signal
 from collections.abc import Iterator
@@ -68,5 +69,24 @@ def test_offsets_that_cannot_be_written_are_not_committed(tmp_path: Path) -> Non
             await broker.commit("a", {("kept", 0): 1})
         async with opened(tmp_path) as broker:
             assert broker.committed("a", ("kept", 0)) == 1
+
+    asyncio.run(go())
+
+
+def test_a_segment_whose_name_could_not_be_synced_is_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def go() -> None:
+        async with opened(tmp_path) as broker:
+            with monkeypatch.context() as patch:
+                patch.setattr("openanomaly.broker.embedded.segments.os.fsync", no_space)
+                with pytest.raises(BusUnavailableError, match="No space left"):
+                    await broker.append("kept", 0, None, LARGE)
+            assert await broker.append("kept", 0, None, LARGE) == 0
+        async with opened(tmp_path) as broker:
+            assert [r.value for r in await everything(broker, "kept")] == [LARGE]
 
     asyncio.run(go())
