@@ -24,6 +24,8 @@ class ReleasedOffsets(Consumer):
         """Where delivery of each assigned partition began after the last rebalance."""
         self.expired: dict[TP, int] = {}
         """Records per partition that retention deleted before we read them."""
+        self._expired_to: dict[TP, int] = {}
+        """Up to where they are counted: until the next commit a rebalance finds the same ones missing."""
         self._released: dict[TP, int] = {}
         super().__init__(*args, **kwargs)
 
@@ -52,11 +54,10 @@ class ReleasedOffsets(Consumer):
         begin = await self.begin_offsets(tps)
         for tp, offset in begin.items():
             before = committed[tp]
-            if before is not None and before < offset:
-                self.expired[tp] = self.expired.get(tp, 0) + offset - before
-                self.log.error(
-                    "%d records of %s were deleted by retention before they were read", offset - before, tp
-                )
+            if before is not None and (lost := offset - max(before, self._expired_to.get(tp, 0))) > 0:
+                self.expired[tp] = self.expired.get(tp, 0) + lost
+                self._expired_to[tp] = offset
+                self.log.error("%d records of %s were deleted by retention before they were read", lost, tp)
             self._released.setdefault(tp, offset)
             self._committed_offset[tp] = before
         self.begin = begin

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,26 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Report = Callable[[str, str, int, float], None]
-"""Called with role, topic, unread records, and seconds for which some have been unread."""
+"""Called with role, topic, unread records, and for how many seconds the oldest of them has been there."""
+_ENDS_KEPT = 600
+"""Ends remembered per partition: exact for ten minutes, then coarser by and by."""
+
+
+class _Ends:
+    """When the end of a partition was first seen where: how long a record below it has been there."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def age(self, now: float, end: int, position: int) -> float:
+        """Seconds since the record at `position` was there, as far as was looked; 0 if there is none."""
+        if not self._seen or end > self._seen[-1][1]:
+            self._seen.append((now, end))
+        while self._seen and self._seen[0][1] <= position:
+            self._seen.popleft()
+        if len(self._seen) > _ENDS_KEPT:
+            self._seen = deque(list(self._seen)[::2])
+        return now - self._seen[0][0] if self._seen else 0.0
 
 
 class Watchdog:
@@ -47,7 +67,7 @@ class Watchdog:
         self._clock = clock
         self._moved = clock()
         self._assigned = clock()
-        self._behind_since: dict[str, float] = {}
+        self._ends: dict[TP, _Ends] = {}
         self._positions: dict[TP, int] = {}
 
     async def watch(self) -> None:
@@ -79,17 +99,13 @@ class Watchdog:
         if positions != self._positions or not any(unread.values()) or self._is_held_up():
             self._moved = now
         self._positions = positions
-        for ledger in self._app.ledgers:
-            self._tell(ledger.topic, sum(n for tp, n in unread.items() if tp.topic == ledger.topic), now)
+        self._ends = {tp: self._ends.get(tp) or _Ends() for tp in unread}
+        ages = {tp: self._ends[tp].age(now, ends[tp], positions[tp]) for tp in unread}
+        for topic in {ledger.topic for ledger in self._app.ledgers}:
+            mine = [tp for tp in unread if tp.topic == topic]
+            oldest_s = max((ages[tp] for tp in mine), default=0.0)
+            self._report(self._app.role, topic, sum(unread[tp] for tp in mine), oldest_s)
         return self._stalled()
-
-    def _tell(self, topic: str, unread: int, now: float) -> None:
-        if unread:
-            since = self._behind_since.setdefault(topic, now)
-        else:
-            since = now
-            self._behind_since.pop(topic, None)
-        self._report(self._app.role, topic, unread, now - since)
 
     def _stalled(self) -> str | None:
         still = self._clock() - self._moved

@@ -104,6 +104,19 @@ def test_what_retention_took_is_committed_as_finished(consumer: Consumer) -> Non
     assert consumer.expired == {A: 7}
 
 
+def test_what_retention_took_counts_once_however_many_rebalances_find_it(consumer: Consumer) -> None:
+    consumer.in_broker[A], consumer.earliest[A] = 2, 9
+
+    async def go() -> None:
+        await consumer.perform_seek()
+        await consumer.perform_seek()
+        consumer.earliest[A] = 12
+        await consumer.perform_seek()
+
+    asyncio.run(go())
+    assert consumer.expired == {A: 10}
+
+
 def test_changelogs_are_not_sought(consumer: Consumer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer, "_is_changelog_tp", lambda tp: tp == CHANGELOG)
     consumer.assigned = {A, CHANGELOG}

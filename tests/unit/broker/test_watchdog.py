@@ -125,7 +125,7 @@ def test_no_partitions_end_the_app_in_the_end() -> None:
     asyncio.run(go())
 
 
-def test_lag_is_told_with_the_time_since_which_there_is_some() -> None:
+def test_lag_is_told_with_the_age_of_the_oldest_unread_record() -> None:
     async def go() -> None:
         room = Room()
         room.app.ledger.at = {A: 0, B: 0}
@@ -145,6 +145,27 @@ def test_lag_is_told_with_the_time_since_which_there_is_some() -> None:
             ("sink", "samples", 0, 0.0),
             ("sink", "samples", 1, 0.0),
         ]
+
+    asyncio.run(go())
+
+
+def test_records_that_come_all_the_time_and_are_read_at_once_are_never_old() -> None:
+    async def go() -> None:
+        room = Room()
+        for _ in range(1000):
+            room.app.ends[A] += 10
+            await room.look()
+            room.app.ledger.at[A] = room.app.ends[A] - 1
+        assert max(oldest_s for _, _, _, oldest_s in room.reports) == 1.0
+        room.app.ends[A] += 1
+        for _ in range(1000):  # and now it reads no more
+            room.app.ends[A] += 1
+            room.is_held_up = True
+            await room.look()
+        assert room.reports[-1] == ("sink", "samples", 1002, 1000.0)
+        room.app.ledger.at[A] = room.app.ends[A] - 500
+        await room.look()
+        assert 450 <= room.reports[-1][-1] <= 500
 
     asyncio.run(go())
 
