@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from openanomaly.adapters.statistical import StatisticalAdapter
+from openanomaly.agents.events import noticed
+from openanomaly.agents.records import Records
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App, Row, declare, publish
-from openanomaly.broker.ledger import Ledger
 from openanomaly.broker.notes import Origin
 from openanomaly.broker.topics import Topics
 from openanomaly.core.frames import DueFrame, ForecastFrame
@@ -102,8 +103,8 @@ class InferenceWorker:
         self._answered_s = time.monotonic()
         due = declare(app, topics.due)
         declare(app, topics.forecasts)
-        self._ledger = Ledger(app, topics.due.name)
-        app.agent(due, name="openanomaly.inference.due")(self._read)
+        self._records = Records(app, topics.due.name, dead_letters, self._take, metrics.rejected)
+        app.agent(due, name="openanomaly.inference.due")(self._records.read)
         app.task(self._forecast)
         app.task(self._send)
         metrics.waiting.set_function(lambda: self._batcher.waiting)
@@ -123,45 +124,16 @@ class InferenceWorker:
         """Send what is forecast. What is not is due again after the restart: records are not released."""
         end_s = time.monotonic() + _FLUSH_S
         while (self._unsent or self._sending) and (wait_s := end_s - time.monotonic()) > 0:
-            await _wait(self._left, wait_s)
+            await noticed(self._left, wait_s)
 
     # -- due frames in -------------------------------------------------------------------------
 
-    async def _read(self, stream: Any) -> None:
-        async for event in stream.noack().events():
-            # Never `take()` or a bare `async for value`: Faust acknowledges a record even when its
-            # agent raises. The ledger says what is finished.
-            await self._dead_letters.catch_up()
-            if self._ledger.receive(event):
-                message = event.message
-                value, message.value = message.value or b"", None
-                await self._try(Origin.of(message), value)
-
-    async def _try(self, origin: Origin, value: bytes) -> None:
-        if self._dead_letters.is_set_aside(origin):
-            self._metrics.rejected.inc()
-            self._ledger.done(origin.partition, origin.offset)
-            return
-        try:
-            await self._take(origin, value)
-        except Exception as exc:
-            await self._dead_letters.note(exc, [(origin, value)])
-            raise
-
     async def _take(self, origin: Origin, value: bytes) -> None:
-        try:
-            frame = self._decode(value)
-        except MalformedFrameError as exc:
-            self._metrics.rejected.inc()
-            await self._dead_letters.set_aside(
-                origin.topic, origin.partition, origin.offset, None, value, str(exc), type(exc).__name__
-            )
-            self._ledger.done(origin.partition, origin.offset)
-            return
+        frame = self._decode(value)
         self._metrics.contexts.inc(len(frame.row))
         self._is_waiting = True
         while len(self._unsent) >= _UNSENT_FRAMES:
-            await _wait(self._left)
+            await noticed(self._left)
         # A record that was there when a batch crashed is tried alone, so that the next crash names
         # the one it is of, and the others are forecast.
         is_suspect = self._dead_letters.is_suspect(origin)
@@ -175,7 +147,7 @@ class InferenceWorker:
 
     async def _all_answered(self) -> None:
         while self._unanswered:
-            await _wait(self._answer_came)
+            await noticed(self._answer_came)
 
     def _decode(self, value: bytes) -> DueFrame:
         frame = DueFrame.decode(value)
@@ -204,12 +176,12 @@ class InferenceWorker:
             self._unsent.append((origin, request))
             self._came.set()
         else:
-            self._ledger.done(origin.partition, origin.offset)
+            self._records.done(origin)
 
     async def _send(self) -> None:
         """Write all that is answered at once, then what was answered meanwhile."""
         while True:
-            await _wait(self._came)
+            await noticed(self._came)
             batch, self._unsent = self._unsent, []
             self._sending = len(batch)
             records: list[Row] = []
@@ -217,7 +189,7 @@ class InferenceWorker:
                 records += await self._pack(origin, request)
             await self._publish(records)
             for origin, _ in batch:
-                self._ledger.done(origin.partition, origin.offset)
+                self._records.done(origin)
             self._sending = 0
             self._left.set()
 
@@ -264,15 +236,6 @@ def _records(request: Request) -> Iterator[Row]:
         part = rows[i : i + most]
         forecasts = ForecastFrame.pack(frame.take(part), _LEVEL, request.forecast[part])
         yield frame.partition, None, forecasts.encode()
-
-
-async def _wait(event: asyncio.Event, timeout_s: float | None = None) -> None:
-    """Wait for the next `set` of an event, or one that has not been noticed."""
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return
-    event.clear()
 
 
 def _now_ms() -> int:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from openanomaly.adapters.remote_write.client import RemoteWriteClient, Target
 from openanomaly.adapters.remote_write.delivery import Delivery, Refusal
 from openanomaly.adapters.remote_write.encode import Encoded, ScoreEncoder
+from openanomaly.agents.events import noticed
+from openanomaly.agents.records import Records
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App, declare
-from openanomaly.broker.ledger import Ledger
 from openanomaly.broker.notes import Origin
 from openanomaly.broker.topics import Topics
 from openanomaly.core.frames import ScoreFrame
@@ -60,7 +61,6 @@ class SinkWorker:
     ) -> None:
         self.app = app
         self._settings = settings
-        self._topic = topics.scores.name
         self._metrics = metrics
         self._dead_letters = dead_letters
         self._encoder = ScoreEncoder(
@@ -73,8 +73,8 @@ class SinkWorker:
         self._left = asyncio.Event()
         self._is_stopping = False
         scores = declare(app, topics.scores)
-        self._ledger = Ledger(app, self._topic)
-        app.agent(scores, name="openanomaly.sink.scores")(self._read)
+        self._records = Records(app, topics.scores.name, dead_letters, self._take, metrics.rejected)
+        app.agent(scores, name="openanomaly.sink.scores")(self._records.read)
         self._client: RemoteWriteClient | None = None
         if (target := _target(settings)) is not None:
             self._client = RemoteWriteClient(target, self._observe)
@@ -100,48 +100,21 @@ class SinkWorker:
         self._came.set()
         end_s = time.monotonic() + _FLUSH_S
         while (self._waiting or self._writing) and self.is_up and time.monotonic() < end_s:
-            await _wait(self._left, 0.1)
+            await noticed(self._left, 0.1)
 
     # -- scores in -----------------------------------------------------------------------------
 
-    async def _read(self, stream: Any) -> None:
-        async for event in stream.noack().events():
-            # Never `take()` or a bare `async for value`: Faust acknowledges a record even when its
-            # agent raises. The ledger says what is finished.
-            await self._dead_letters.catch_up()
-            if self._ledger.receive(event):
-                message = event.message
-                value, message.value = message.value or b"", None
-                await self._try(Origin.of(message), value)
-
-    async def _try(self, origin: Origin, value: bytes) -> None:
-        if self._dead_letters.is_set_aside(origin):
-            self._metrics.rejected.inc()
-            self._ledger.done(origin.partition, origin.offset)
-            return
-        try:
-            await self._take(origin, value)
-        except Exception as exc:
-            await self._dead_letters.note(exc, [(origin, value)])
-            raise
-
     async def _take(self, origin: Origin, value: bytes) -> None:
-        try:
-            frame = ScoreFrame.decode(value)
-            encoded = self._encoder.encode(frame)
-        except RejectedError as exc:
-            self._metrics.rejected.inc()
-            await self._set_aside(origin, value, exc)
-            self._ledger.done(origin.partition, origin.offset)
-            return
+        frame = ScoreFrame.decode(value)
+        encoded = self._encoder.encode(frame)
         self._metrics.scores.inc(len(frame.row))
         if self._client is None:
             self._drop("no_target", len(frame.row))
-            self._ledger.done(origin.partition, origin.offset)
+            self._records.done(origin)
             return
         most = _WAITING_BATCHES * self._settings.batch_samples
         while self._is_stopping or (self._waiting and self._waiting_samples + len(encoded) > most):
-            await _wait(self._left)
+            await noticed(self._left)
         self._waiting.append(_Held(origin, frame, encoded))
         self._waiting_samples += len(encoded)
         self._came.set()
@@ -164,13 +137,13 @@ class SinkWorker:
     async def _collect(self) -> list[_Held]:
         """The records of the next batch: a full one, or all there is after a moment's wait."""
         while not self._waiting:
-            await _wait(self._came)
+            await noticed(self._came)
         end_s = time.monotonic() + self._settings.batch_wait_s
         size = self._settings.batch_samples
         while self._waiting_samples < size and not self._is_stopping:
             if (wait_s := end_s - time.monotonic()) <= 0:
                 break
-            await _wait(self._came, wait_s)
+            await noticed(self._came, wait_s)
         batch = [self._waiting.popleft()]
         samples = len(batch[0].encoded)
         while self._waiting and samples + len(self._waiting[0].encoded) <= size:
@@ -199,7 +172,7 @@ class SinkWorker:
             gone[held.encoded.row[max(refusal.start - start, 0) : refusal.stop - start]] = True
         if mine:
             rows = np.flatnonzero(gone)
-            await self._set_aside(
+            await self._records.set_aside(
                 held.origin,
                 held.frame.take(rows).encode(compress=True),
                 RejectedError(f"{rows.size} of {gone.size} scores: {mine[0].words}"),
@@ -207,7 +180,7 @@ class SinkWorker:
         self._count(held, gone, stop - start - sum(_overlap(r, start, stop) for r in mine))
         if not gone.all():
             self._metrics.latency.observe(time.time() - held.frame.closed_ms / 1000)
-        self._ledger.done(held.origin.partition, held.origin.offset)
+        self._records.done(held.origin)
 
     def _count(self, held: _Held, gone: NDArray[np.bool_], samples: int) -> None:
         """What came in is written, or dropped by reason."""
@@ -228,11 +201,6 @@ class SinkWorker:
     def _observe(self, code: str, seconds: float) -> None:
         self._metrics.requests.labels(code).inc()
         self._metrics.request_seconds.observe(seconds)
-
-    async def _set_aside(self, origin: Origin, value: bytes, error: RejectedError) -> None:
-        await self._dead_letters.set_aside(
-            self._topic, origin.partition, origin.offset, None, value, str(error), type(error).__name__
-        )
 
 
 def create_sink(
@@ -285,12 +253,3 @@ def _target(settings: SinkSettings) -> Target | None:
 
 def _overlap(refusal: Refusal, start: int, stop: int) -> int:
     return min(refusal.stop, stop) - max(refusal.start, start)
-
-
-async def _wait(event: asyncio.Event, timeout_s: float | None = None) -> None:
-    """Wait for the next `set` of an event, or one that has not been noticed."""
-    try:
-        await asyncio.wait_for(event.wait(), timeout_s)
-    except TimeoutError:
-        return
-    event.clear()
