@@ -18,7 +18,7 @@ from openanomaly.agents.ingest import create_receiver
 from openanomaly.agents.sink import check_target, create_sink
 from openanomaly.agents.window import WindowWorker
 from openanomaly.broker.dead_letter import DeadLetters
-from openanomaly.broker.faust_app import App, BrokerConfig, Role, broker_url, make_app, tls_context
+from openanomaly.broker.faust_app import App, BrokerConfig, Role, broker_url, credentials, make_app
 from openanomaly.broker.runner import Runner
 from openanomaly.broker.topics import topics
 from openanomaly.broker.watchdog import Watchdog
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 _STOP_S = 10.0
 _PARENT = "OPENANOMALY_SUPERVISOR"
+_WRITE = "/api/v1/write"
 
 
 def main(settings: Settings, roles: Sequence[str]) -> int:
@@ -60,7 +61,7 @@ def check(settings: Settings) -> list[str]:
     server.tls_context(settings.web.tls)
     auth.middleware(settings.web)
     config = broker_config(settings.broker)
-    tls_context(config)
+    credentials(config)
     broker_url(config)
     out = [f"web server on {settings.web.listen}", f"broker {settings.broker.url}"]
     for block in plan(settings.pipelines):
@@ -130,12 +131,24 @@ class Process:
             tasks += [asyncio.create_task(dog.watch(), name="watchdog") for dog in self._watchdogs]
             tasks.append(asyncio.create_task(self._tell_readiness(), name="readiness"))
             log.info("%s: %s", ", ".join(self._roles), self.settings.broker.url)
+            self._tell_next_steps()
             await self._runner.wait(stop)
             log.info("stopping")
         finally:
             for task in tasks:
                 task.cancel()
             await self._stop(is_clean=stop.is_set())
+
+    def _tell_next_steps(self) -> None:
+        if "receiver" in self._roles:
+            log.info("push remote-write to %s%s", self.web.url, _WRITE)
+        if "sink" in self._roles and self.settings.sink.url is None:
+            log.warning("scores are counted and not written: set sink.url or --write-to")
+        if self._config.is_embedded and len(self._roles) == 1:
+            log.warning(
+                "nobody else can read %s: run all roles with `openanomaly run`, or set broker.url=kafka://",
+                self.settings.broker.url,
+            )
 
     async def _stop(self, is_clean: bool) -> None:
         """Answer what was asked, finish what was begun, let go of the broker; within 10 s."""
@@ -170,6 +183,13 @@ class Process:
 
         self._watchdogs.append(Watchdog(app, report, is_held_up))
 
+        def expired() -> dict[str, int]:
+            lost = app.consumer.expired if app.is_up else {}
+            topics = [ledger.topic for ledger in app.ledgers]
+            return {topic: sum(n for tp, n in lost.items() if tp.topic == topic) for topic in topics}
+
+        lag.watch(app.role, expired)
+
     def _add_receiver(self) -> None:
         app = self._app("ingest")
         kernels.warm_up_aside()
@@ -181,7 +201,7 @@ class Process:
             self.telemetry.receiver,
             compress=self._compress,
         )
-        self.web.post("/api/v1/write", receiver.handle)
+        self.web.post(_WRITE, receiver.handle)
         self._stops.append(receiver.stop)
 
         def waits_for() -> str | None:
@@ -236,7 +256,13 @@ class Process:
         self._watch(app, lambda: not worker.is_up)
         self._stops.append(worker.stop)
         self.admin.report("sink", worker.status)
-        self.health.ready["sink"] = lambda: None if worker.is_up else "the target does not take scores"
+
+        def waits_for() -> str | None:
+            if not app.is_up:
+                return "the broker is not connected"
+            return None if worker.is_up else "the target does not take scores"
+
+        self.health.ready["sink"] = waits_for
 
     async def _tell_readiness(self) -> None:
         while True:

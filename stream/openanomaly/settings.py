@@ -10,8 +10,6 @@ from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationInfo,
@@ -20,15 +18,14 @@ from pydantic import (
     model_validator,
 )
 
+from openanomaly.core.pipelines.options import AddedLabels, LabelName, Options
 from openanomaly.core.pipelines.pipeline import Pipeline
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
 
 Secret = Annotated[SecretStr, Field(min_length=1)]
 """Never shown. An empty one would let everybody in."""
+
+
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@\[\]]+)(:[0-9]{1,5})?")
 
 
 def _without_secrets(url: str) -> str:
@@ -36,7 +33,7 @@ def _without_secrets(url: str) -> str:
     return re.sub(r"//[^/]*@", "//**********@", url)
 
 
-class TlsServerSettings(_Group):
+class TlsServerSettings(Options):
     cert_file: str | None = None
     """PEM certificate chain; with it the port speaks TLS."""
     key_file: str | None = None
@@ -53,7 +50,7 @@ class TlsServerSettings(_Group):
         return self
 
 
-class AuthSettings(_Group):
+class AuthSettings(Options):
     bearer_token: Secret | None = None
     """Callers may authenticate with this bearer token."""
     bearer_token_file: str | None = None
@@ -74,7 +71,7 @@ class AuthSettings(_Group):
         return self
 
 
-class WebSettings(_Group):
+class WebSettings(Options):
     listen: str = ":9201"
     """Address of the receiver, the metrics and the admin API, as HOST:PORT; no host is every one."""
     tls: TlsServerSettings = TlsServerSettings()
@@ -92,14 +89,14 @@ class WebSettings(_Group):
         return value
 
 
-class BrokerSettings(_Group):
+class BrokerSettings(Options):
     url: str = "embedded://./data"
     """`embedded://PATH` or `kafka://HOST:PORT[,HOST:PORT]`."""
     partitions: Annotated[int, Field(ge=1, le=4096)] = 16
     """Partitions of every topic but the dead letters'."""
     replication: Annotated[int, Field(ge=1, le=16)] = 1
     """Replicas of each topic on Kafka."""
-    topic_prefix: str = "openanomaly"
+    topic_prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")] = "openanomaly"
     samples_retention_s: Annotated[float, Field(ge=60)] = 6 * 3600
     scores_retention_s: Annotated[float, Field(ge=60)] = 6 * 3600
     dead_letter_retention_s: Annotated[float, Field(ge=60)] = 7 * 86400
@@ -125,11 +122,30 @@ class BrokerSettings(_Group):
     def _known_scheme(cls, value: str) -> str:
         scheme, _, rest = value.partition("://")
         if scheme not in ("embedded", "kafka") or not rest:
-            raise ValueError(f"expected embedded://PATH or kafka://HOST:PORT, found {value!r}")
+            raise ValueError(
+                f"expected embedded://PATH or kafka://HOST:PORT, found {_without_secrets(value)!r}"
+            )
+        for host in rest.rstrip("/").split(",") if scheme == "kafka" else ():
+            if _HOST_PORT.fullmatch(host.strip()) is None:
+                raise ValueError(
+                    f"expected kafka://HOST:PORT[,HOST:PORT], found {_without_secrets(value)!r}; "
+                    "credentials are broker.sasl_username and broker.sasl_password"
+                )
         return value
 
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.sasl_username is not None and self.sasl_mechanism is None:
+            raise ValueError("sasl_username needs sasl_mechanism")
+        for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+            if getattr(self, name) is not None and not self.tls:
+                raise ValueError(f"{name} needs tls: true")
+        if self.tls_key_file is not None and self.tls_cert_file is None:
+            raise ValueError("tls_key_file needs tls_cert_file")
+        return self
 
-class ReceiverSettings(_Group):
+
+class ReceiverSettings(Options):
     body_limit_bytes: Annotated[int, Field(ge=1024)] = 32 << 20
     """Largest compressed request body."""
     unpacked_limit_bytes: Annotated[int, Field(ge=1024)] = 64 << 20
@@ -152,15 +168,15 @@ class ReceiverSettings(_Group):
     """How often a series' labels go along with its samples; window workers keep them meanwhile."""
     max_future_s: Annotated[float, Field(ge=0)] = 600.0
     """Samples further ahead of the wall clock are refused and counted."""
-    replica_labels: tuple[str, ...] = ()
+    replica_labels: tuple[LabelName, ...] = ()
     """Labels that tell the replicas of a high-availability pair apart, e.g. `__replica__`."""
-    cluster_label: str = "cluster"
+    cluster_label: LabelName = "cluster"
     """Label that names the pair a replica belongs to."""
     failover_s: Annotated[float, Field(gt=0)] = 30.0
     """Silence of the accepted replica after which another one is."""
 
 
-class WindowSettings(_Group):
+class WindowSettings(Options):
     max_series: Annotated[int, Field(ge=1)] = 1_000_000
     """Series held by one process; beyond it new ones are refused and counted."""
     checkpoint_s: Annotated[float, Field(ge=1, le=3600)] = 60.0
@@ -170,7 +186,7 @@ class WindowSettings(_Group):
     tick_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 
 
-class InferenceSettings(_Group):
+class InferenceSettings(Options):
     max_batch: Annotated[int, Field(ge=1, le=65536)] = 1024
     max_wait_s: Annotated[float, Field(ge=0, le=60)] = 0.25
     queue_limit: Annotated[int, Field(ge=1)] = 65536
@@ -179,14 +195,15 @@ class InferenceSettings(_Group):
     """Threads of the engine; 0 lets it choose."""
 
 
-class SinkSettings(_Group):
+class SinkSettings(Options):
     url: str | None = None
     """Remote-write 1.0 address of the target; without a path /api/v1/write."""
     emit: Literal["auto", "all", "episodes"] = "auto"
     """`auto`: all up to 20,000 series, episodes beyond."""
     emit_all_limit: Annotated[int, Field(ge=0)] = 20_000
     series: tuple[Literal["anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"], ...] = ("anomaly_score",)
-    external_labels: dict[str, str] = {}
+    external_labels: AddedLabels = {}
+    """Added to every series that is written."""
     batch_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     batch_wait_s: Annotated[float, Field(ge=0, le=60)] = 0.2
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
@@ -197,7 +214,7 @@ class SinkSettings(_Group):
     username: str | None = None
     password: Secret | None = None
     password_file: str | None = None
-    headers: dict[str, SecretStr] = {}
+    headers: dict[Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")], SecretStr] = {}
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
@@ -221,15 +238,18 @@ class SinkSettings(_Group):
             raise ValueError(
                 f"backoff_min_s = {self.backoff_min_s} is above backoff_max_s = {self.backoff_max_s}"
             )
+        # The other way round is no error here: only the sink's pods may have the password.
+        if self.username is None and (self.password or self.password_file):
+            raise ValueError("password and password_file need username")
         return self
 
 
-class LogSettings(_Group):
+class LogSettings(Options):
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Settings(_Group):
+class Settings(Options):
     """Everything a process is told. Read-only; a change is a new one."""
 
     broker: BrokerSettings = BrokerSettings()

@@ -102,7 +102,9 @@ def load(
     try:
         settings = Settings.model_validate(values.tree)
     except ValidationError as exc:
-        problems += [_describe(error, values) for error in exc.errors()]
+        # A list is also "too short" for pydantic when what is in it is wrong.
+        wrong = [e for e in exc.errors() if not (e["type"] == "too_short" and e["input"])]
+        problems += [_describe(error, values) for error in wrong]
     if problems:
         raise ConfigError("\n".join(problems))
     return settings
@@ -265,13 +267,15 @@ def _describe(error: Any, values: _Values) -> str:
     if error["type"] == "missing":
         return f"{place}: {name} is missing"
     message = error["msg"].removeprefix("Value error, ")
+    allowed = _range(info)
     if error["type"] == "value_error":
-        return f"{place}: {name}: {message}" if path else f"{place}: {message}"
+        more = f"; allowed: {allowed}" if allowed else ""
+        return f"{place}: {name}: {message}{more}" if path else f"{place}: {message}"
     if error["type"] in ("model_type", "model_attributes_type"):
         message = "expected settings by name"
     elif error["type"] == "too_short":
         message = "it is empty"
-    elif allowed := _range(info):
+    elif allowed:
         is_number = error["type"].startswith(("greater_than", "less_than"))
         message = f"allowed: {allowed}" if is_number else f"{message}; allowed: {allowed}"
     return f"{place}: {name} = {_shown(error['input'], info)}: {message[0].lower()}{message[1:]}"

@@ -15,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_SAMPLES = (1, 10, 100, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 1_000_000)
+_PASSED_OVER = "they could not be read or crashed their worker, and are in the dead-letter topic"
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 
@@ -50,12 +52,16 @@ class ReceiverMetrics:
             ["reason"],
             registry=registry,
         )
+        for reason in ("unselected", "replica", "future", "refused", "unavailable"):
+            self.dropped.labels(reason)
         self.ignored = Counter(
             "openanomaly_receiver_ignored_total",
             "Native histograms, exemplars and metadata: accepted, not scored.",
             ["kind"],
             registry=registry,
         )
+        for kind in ("histograms", "exemplars", "metadata"):
+            self.ignored.labels(kind)
         self.in_flight_bytes = Gauge(
             "openanomaly_receiver_in_flight_bytes", "Unpacked bytes of requests in work.", registry=registry
         )
@@ -94,8 +100,12 @@ class InferenceMetrics:
             ["reason"],
             registry=registry,
         )
+        for reason in ("stale", "unknown_model", "memory", "exception", "nan", "shape"):
+            self.dropped_total.labels(reason)
         self.rejected = Counter(
-            "openanomaly_inference_rejected_total", "Due frames that could not be read.", registry=registry
+            "openanomaly_inference_rejected_total",
+            f"Due frames passed over: {_PASSED_OVER}.",
+            registry=registry,
         )
         self.batch_rows = Histogram(
             "openanomaly_inference_batch_rows",
@@ -154,6 +164,8 @@ class SinkMetrics:
             ["reason"],
             registry=registry,
         )
+        for reason in ("no_target", "rejected", "silent", "timestamp", "unknown"):
+            self.dropped.labels(reason)
         self.requests = Counter(
             "openanomaly_sink_requests_total",
             "Write requests by answer; `error` where there was none.",
@@ -166,8 +178,20 @@ class SinkMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.batch_samples = Histogram(
+            "openanomaly_sink_batch_samples",
+            "Samples of a write request, before any of them is split off.",
+            buckets=_SAMPLES,
+            registry=registry,
+        )
+        self.queue_wait_seconds = Histogram(
+            "openanomaly_sink_queue_wait_seconds",
+            "From the arrival of a score frame until its request began.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.rejected = Counter(
-            "openanomaly_sink_rejected_total", "Score frames that could not be read.", registry=registry
+            "openanomaly_sink_rejected_total", f"Score frames passed over: {_PASSED_OVER}.", registry=registry
         )
         self.latency = Histogram(
             "openanomaly_score_latency_seconds",
@@ -186,10 +210,12 @@ class WindowMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.rejected = Counter(
             "openanomaly_window_rejected_total",
-            "Records that could not be read.",
+            f"Frames of samples and forecasts passed over: {_PASSED_OVER}.",
             ["topic"],
             registry=registry,
         )
+        for topic in ("samples", "forecasts"):
+            self.rejected.labels(topic)
         self._registry = registry
 
     def watch(
@@ -219,7 +245,10 @@ _EVENTS = {
     "accepted": ("samples_accepted", "Samples that went into windows."),
     "closed_steps": ("steps_closed", "Steps that closed."),
     "missing_steps": ("steps_missing", "Steps a series should have had, in its own interval."),
-    "overflow_steps": ("steps_overflowed", "Steps whose samples overflowed."),
+    "overflow_steps": (
+        "steps_overflowed",
+        "Steps whose samples add up to more than a number holds: they count as missing.",
+    ),
     "scored": ("scores", "Scores computed."),
     "warmup": ("steps_in_warmup", "Steps of series too young for a score."),
     "muted": ("steps_ignored", "Steps in mute windows that do not learn: no score."),
@@ -231,6 +260,18 @@ _EVENTS = {
     "admitted": ("series_admitted", "Series that got a row."),
     "evicted": ("series_evicted", "Series that lost their row for being idle."),
 }
+_GAUGES = {
+    "series": "Series that have a row.",
+    "series_with_forecast": "Series that have a forecast for their next step, once per forecaster.",
+    "partitions": "Partitions this process works on.",
+    "partitions_replaying": "Partitions that read again what was read before a restart.",
+    "row_state_bytes": "Bytes of a series' state besides its steps and bands.",
+}
+_SUMS = {
+    "busy_seconds": "Time spent on computing.",
+    "checkpoints": "Checkpoints written: offsets are released with them.",
+}
+"""Told among the gauges, and counters all the same."""
 
 
 class _WindowCollector(Collector):
@@ -252,7 +293,11 @@ class _WindowCollector(Collector):
             dropped.add_metric([reason], counts.get(reason, 0))
         yield dropped
         for name, value in self._gauges().items():
-            yield GaugeMetricFamily(f"openanomaly_window_{name}", name.replace("_", " "), value=value)
+            full = f"openanomaly_window_{name}"
+            if name in _SUMS:
+                yield CounterMetricFamily(full, _SUMS[name], value=value)
+            else:
+                yield GaugeMetricFamily(full, _GAUGES.get(name, name), value=value)
 
 
 class LagMetrics:
@@ -264,10 +309,32 @@ class LagMetrics:
         )
         self.oldest_seconds = Gauge(
             "openanomaly_oldest_unread_seconds",
-            "How long records have been unread without a break.",
+            "How long the oldest record that is not yet read has been there.",
             ["role", "topic"],
             registry=registry,
         )
+        self._expired: dict[str, Callable[[], Mapping[str, int]]] = {}
+        registry.register(_ExpiredCollector(self._expired))
+
+    def watch(self, role: str, expired: Callable[[], Mapping[str, int]]) -> None:
+        """Publish at each scrape how many records of each topic a role has lost to retention."""
+        self._expired[role] = expired
+
+
+class _ExpiredCollector(Collector):
+    def __init__(self, expired: Mapping[str, Callable[[], Mapping[str, int]]]) -> None:
+        self._expired = expired
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(
+            "openanomaly_records_expired",
+            "Records that retention deleted before they were read: lost. Raise the topic's retention.",
+            labels=["role", "topic"],
+        )
+        for role, expired in self._expired.items():
+            for topic, records in expired().items():
+                family.add_metric([role, topic], records)
+        yield family
 
 
 class Telemetry:

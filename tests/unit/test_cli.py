@@ -103,6 +103,11 @@ def test_the_file_may_be_named_by_flag_or_variable(tmp_path: Path) -> None:
     [
         (["run", "--config", "none.yaml"], "cannot read settings file none.yaml: No such file or directory"),
         (["run", "--broker", "redis://a"], "flag for broker.url: broker.url: expected embedded://PATH"),
+        (["run", "--broker", "kafka://a:b"], "flag for broker.url: broker.url: expected kafka://HOST:PORT"),
+        (
+            ["run", "--dry-run", "--broker", "kafka://a", "--set", "broker.sasl_mechanism=PLAIN"],
+            "needs broker.sasl_username and broker.sasl_password",
+        ),
         (["sink", "--set", "sink.url"], "--set sink.url: expected NAME=VALUE"),
         (["window", "--set", "window.max=1"], "--set window.max: no such setting; did you mean window."),
         (["run", "--dry-run", "--set", "pipelines=[{name: a, model: oracle}]"], "'oracle'"),

@@ -34,23 +34,56 @@ def test_settings_cannot_be_changed() -> None:
         ("web", {"auth": {"bearer_token": ""}}, "at least 1"),
         ("broker", {"url": "redis://here"}, "expected embedded://PATH or kafka://HOST:PORT"),
         ("broker", {"url": "kafka://"}, "expected embedded://PATH or kafka://HOST:PORT"),
+        ("broker", {"url": "kafka://host:notaport"}, "expected kafka://HOST:PORT"),
+        ("broker", {"url": "kafka://a:1,b:2/c"}, "expected kafka://HOST:PORT"),
+        ("broker", {"url": "kafka://me:word@host:1"}, "credentials are broker.sasl_username"),
+        ("broker", {"topic_prefix": ""}, "match pattern"),
+        ("broker", {"topic_prefix": "a/b"}, "match pattern"),
+        ("broker", {"tls_ca_file": "a"}, "tls_ca_file needs tls"),
+        ("broker", {"tls": True, "tls_key_file": "a"}, "needs tls_cert_file"),
+        ("broker", {"sasl_username": "a"}, "needs sasl_mechanism"),
+        ("broker", {"partitions": True}, "found true, as YAML reads yes"),
+        ("broker", {"synchronous": False}, "found false, as YAML reads yes"),
         ("broker", {"partitions": 0}, "greater than or equal to 1"),
         ("broker", {"samples_retention_s": float("inf")}, "finite number"),
         ("receiver", {"frame_limit_bytes": 900_001}, "less than or equal to 900000"),
         ("sink", {"url": "localhost:8428"}, "expected http://HOST:PORT/api/v1/write"),
         ("sink", {"backoff_min_s": 31}, "above backoff_max_s"),
+        ("receiver", {"replica_labels": ["a b"]}, "'a b' is no label name"),
+        ("receiver", {"replica_labels": ["__name__"]}, "the name of a metric"),
+        ("receiver", {"cluster_label": ""}, "'' is no label name"),
         ("sink", {"series": ["score"]}, "anomaly_score"),
+        ("sink", {"external_labels": {"0dc": "x"}}, "'0dc' is no label name"),
+        ("sink", {"external_labels": {"pipeline": "x"}}, "every score has"),
+        ("sink", {"headers": {"a b": "x"}}, "match pattern"),
+        ("sink", {"password": "x"}, "need username"),
         ("pipelines", [], "at least one"),
         ("pipelines", [{"name": "a"}, {"name": "a"}], "used twice"),
         ("pipelines", [{"name": "a b"}], "match pattern"),
         ("pipelines", [{"name": "a", "selector": "{"}], "cannot parse selector"),
         ("pipelines", [{"name": "a", "score": {"data_range": [1, 1]}}], r"expected \[lower, upper\]"),
+        ("pipelines", [{"name": "a", "score": {"data_range": [float("nan"), 1]}}], "expected"),
+        ("pipelines", [{"name": "a", "score": {"min_deviation": float("inf")}}], "finite number"),
+        ("pipelines", [{"name": "a", "score": {"scale": [1, float("inf")]}}], "finite number"),
+        ("pipelines", [{"name": "a", "score": {"channels": []}}], "at least 1"),
+        ("pipelines", [{"name": "a", "labels": {"__name__": "x"}}], "the name of a metric"),
+        ("pipelines", [{"name": "a", "labels": {"for": "x"}}], "every score has"),
         ("window", {"max_serie": 1}, "Extra inputs"),
     ],
 )
 def test_values_out_of_range_are_refused(group: str, values: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Settings.model_validate({group: values})
+
+
+@pytest.mark.parametrize("url", ["kafka://host", "kafka://a:1,b.example:65535", "kafka://[::1]:9092/"])
+def test_addresses_of_kafka(url: str) -> None:
+    assert Settings.model_validate({"broker": {"url": url}}).broker.url == url
+
+
+def test_a_range_of_values_may_be_open_at_one_side() -> None:
+    score = ScoreOptions.model_validate({"data_range": [0, float("inf")]})
+    assert score.data_range == (0, float("inf"))
 
 
 @pytest.mark.parametrize("listen", [":9201", "127.0.0.1:0", "[::1]:9201", "a.example:80"])
@@ -79,6 +112,7 @@ def test_no_secret_is_shown() -> None:
         "sink": {
             "url": "https://me:hunter2@a.example/write",
             "bearer_token": "hunter2",
+            "username": "a",
             "password": "hunter2",
             "headers": {"Authorization": "hunter2"},
         },

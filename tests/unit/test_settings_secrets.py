@@ -8,6 +8,7 @@ def test_no_secret_of_the_target_is_shown() -> None:
         url="https://user:hidden@host:1/api/v1/write",
         headers={"X-Scope-OrgID": "hidden"},
         bearer_token="hidden",
+        username="me",
         password="hidden",
     )
     shown = Settings(sink=sink).model_dump_json()

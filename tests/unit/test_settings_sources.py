@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
+from datetime import time
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,15 @@ def test_variables_of_others_are_left_alone() -> None:
             "sink:\n  backoff_min_s: 99",
             "FILE, line 1: sink: backoff_min_s = 99.0 is above backoff_max_s = 30.0",
         ),
+        (
+            "broker:\n  partitions: yes",
+            "FILE, line 2: broker.partitions: found true, as YAML reads yes, no, on and off; quote a word; "
+            "allowed: at least 1 and at most 4096",
+        ),
+        (
+            "pipelines:\n- name: a\n  score:\n    mute: [{days: [sunday]}]",
+            "FILE, line 4: pipelines.0.score.mute.0.days.0 = 'sunday': input should be 'mon', 'tue'",
+        ),
         ("sink: http://a/write", "FILE, line 1: sink = (secret): expected settings by name"),
         ("broker: {1: 5s}", "FILE, line 1: broker.1 = (int): keys should be strings"),
         ("log:\n  level: info\n  level: debug", "FILE, line 3: log.level is given twice"),
@@ -151,6 +161,20 @@ def test_variables_of_others_are_left_alone() -> None:
 )
 def test_errors_name_place_setting_value_and_range(file: Path, text: str, message: str) -> None:
     assert error(file, text).startswith(message)
+
+
+def test_a_list_of_wrong_things_is_not_called_empty_too(file: Path) -> None:
+    said = error(file, "pipelines: [{name: a, score: {channels: [], mute: [{days: [sunday]}]}}]")
+    assert [line.split(": ", 2)[1] for line in said.splitlines()] == [
+        "pipelines.0.score.channels = []",
+        "pipelines.0.score.mute.0.days.0 = 'sunday'",
+    ]
+
+
+def test_hours_need_no_quotes(file: Path) -> None:
+    text = "pipelines: [{name: a, score: {mute: [{start: 22:30, end: 06:00}, {start: 10:00:00}]}}]"
+    night, noon = of(file, text).pipelines[0].score.mute
+    assert (night.start, night.end, noon.start) == (time(22, 30), time(6), time(10))
 
 
 def test_errors_in_variables_and_flags_name_them() -> None:

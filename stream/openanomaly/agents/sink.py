@@ -45,6 +45,7 @@ class _Held:
     origin: Origin
     frame: ScoreFrame
     encoded: Encoded
+    came_s: float
 
 
 class SinkWorker:
@@ -112,10 +113,11 @@ class SinkWorker:
             self._drop("no_target", len(frame.row))
             self._records.done(origin)
             return
+        came_s = time.monotonic()
         most = _WAITING_BATCHES * self._settings.batch_samples
         while self._is_stopping or (self._waiting and self._waiting_samples + len(encoded) > most):
             await noticed(self._left)
-        self._waiting.append(_Held(origin, frame, encoded))
+        self._waiting.append(_Held(origin, frame, encoded, came_s))
         self._waiting_samples += len(encoded)
         self._came.set()
 
@@ -151,6 +153,10 @@ class SinkWorker:
             samples += len(batch[-1].encoded)
         self._waiting_samples -= samples
         self._left.set()
+        self._metrics.batch_samples.observe(samples)
+        now_s = time.monotonic()
+        for held in batch:
+            self._metrics.queue_wait_seconds.observe(now_s - held.came_s)
         return batch
 
     async def _settle(self, batch: Sequence[_Held], refused: Sequence[Refusal]) -> None:

@@ -86,7 +86,7 @@ def make_app(role: Role, config: BrokerConfig) -> App:
     app = App(
         f"{config.topic_prefix}-{role}",
         broker=broker_url(config),
-        broker_credentials=_credentials(config),
+        broker_credentials=credentials(config),
         store="memory://",
         autodiscover=False,
         web_enabled=False,
@@ -149,7 +149,12 @@ def tls_context(config: BrokerConfig) -> ssl.SSLContext | None:
     return context
 
 
-def _credentials(config: BrokerConfig) -> Any:
+def credentials(config: BrokerConfig) -> Any:
+    """What we show to Kafka, as Faust takes it.
+
+    Raises:
+        ConfigError: a certificate cannot be loaded, or a name or password is missing.
+    """
     context = tls_context(config)
     if config.sasl_mechanism is not None:
         if not config.sasl_username or config.sasl_password is None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
 from openanomaly.web.auth import ADMIN
 from openanomaly.web.server import WebServer
@@ -52,7 +53,10 @@ class Admin:
             raise web.HTTPNotFound(text="this process keeps no windows; ask a window worker\n")
         if not selector:
             raise web.HTTPBadRequest(text='parameter match is missing: a selector such as up{job="node"}\n')
-        return web.json_response(self._explain(selector))
+        try:
+            return web.json_response(self._explain(selector))
+        except ConfigError as exc:
+            raise web.HTTPBadRequest(text=f"parameter match: {exc}\n") from exc
 
     async def _log_level(self, request: web.Request) -> web.Response:
         level = (await request.content.read(64)).decode(errors="replace").strip().lower()

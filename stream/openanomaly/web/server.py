@@ -15,6 +15,7 @@ from openanomaly.web.auth import middleware
 
 log = logging.getLogger(__name__)
 
+_EVERY_HOST = ("", "0.0.0.0", "[::]")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -44,6 +45,13 @@ class WebServer:
         self.app.router.add_get("/metrics", self._metrics)
         self._runner: web.AppRunner | None = None
         self.port: int | None = None
+
+    @property
+    def url(self) -> str:
+        """Where a caller on this machine finds it, once it listens."""
+        host = self._settings.listen.rpartition(":")[0]
+        scheme = "http" if self._settings.tls.cert_file is None else "https"
+        return f"{scheme}://{'localhost' if host in _EVERY_HOST else host}:{self.port}"
 
     def post(self, path: str, handler: Handler) -> None:
         self.app.router.add_post(path, handler)

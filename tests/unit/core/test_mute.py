@@ -64,6 +64,9 @@ def test_of_two_windows_the_one_that_ignores_wins() -> None:
         ({"days": []}, "at least 1"),
         ({"start": "25:00"}, "start"),
         ({"start": "22:00Z"}, "expected HH:MM"),
+        ({"start": 1440}, "expected HH:MM"),  # 24:00 without quotes
+        ({"start": 36001}, "expected HH:MM"),  # 10:00:01
+        ({"start": -1}, "expected HH:MM"),
         ({"from": "22:00"}, "from"),
     ],
 )

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from datetime import datetime, time
 from enum import IntEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from openanomaly.core.pipelines.options import Options
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -25,10 +27,8 @@ class Muted(IntEnum):
     """No score, and nothing is learned."""
 
 
-class MuteWindow(BaseModel):
+class MuteWindow(Options):
     """Hours of some days, in the time of a place. `end` before `start` is on the next day."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     days: Annotated[tuple[Day, ...], Field(min_length=1)] = _DAYS
     """Days on which it starts."""
@@ -39,6 +39,17 @@ class MuteWindow(BaseModel):
     """Name in the time zone database: hours follow its daylight saving."""
     learn: bool = True
     """False: what happens in the window is no part of normal life, a backup for one."""
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _is_clock(cls, value: Any) -> Any:
+        # YAML 1.1 reads 22:00 without quotes as a number in base 60, and 09:00 as text.
+        if isinstance(value, int | float):
+            minutes = value / 60 if value >= 3600 else value  # HH:MM:SS begins at 1:00:00
+            if not 0 <= minutes < 24 * 60 or minutes != int(minutes):
+                raise ValueError(f"expected HH:MM, found {value}")
+            return time(int(minutes) // 60, int(minutes) % 60)
+        return value
 
     @field_validator("start", "end")
     @classmethod

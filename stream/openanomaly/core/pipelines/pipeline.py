@@ -4,20 +4,20 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AllowInfNan, Field, field_validator, model_validator
 
 from openanomaly.core.pipelines.mute import MuteWindow
+from openanomaly.core.pipelines.options import AddedLabels, Options
 from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
 
+_Limit = Annotated[float, AllowInfNan(True)]
 DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
 
 
-class ScoreOptions(BaseModel):
+class ScoreOptions(Options):
     """How a pipeline judges; vmanomaly's semantics where it has the same option."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     direction: Literal["both", "above", "below"] = "both"
     min_deviation: Annotated[float, Field(ge=0)] = 0.0
@@ -26,8 +26,8 @@ class ScoreOptions(BaseModel):
     """The same as a share of the expected value; both must be exceeded."""
     scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
     """Factors on the lower and upper half of the range of normal."""
-    data_range: tuple[float, float] | None = None
-    """A value outside scores 1.01 and is not learned from."""
+    data_range: tuple[_Limit, _Limit] | None = None
+    """A value outside scores 1.01 and is not learned from; a side may be infinite."""
     tolerance: Annotated[float, Field(ge=0, le=10)] = 0.2
     """How far beyond the second most extreme block still counts as normal."""
     block: Annotated[int, Field(ge=12, le=10_000)] = 144
@@ -39,7 +39,7 @@ class ScoreOptions(BaseModel):
     alert_score: Annotated[float, Field(gt=0)] = 1.0
     quiet: Annotated[int, Field(ge=1)] = 24
     """Steps without an alarm that end an episode."""
-    channels: tuple[str, ...] | None = None
+    channels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Names of the channels that may speak; all of them by default."""
     mute: tuple[MuteWindow, ...] = ()
     """Calendar windows without episodes: steps that end in one stay below the alarm."""
@@ -59,10 +59,8 @@ class ScoreOptions(BaseModel):
         return value
 
 
-class Pipeline(BaseModel):
+class Pipeline(Options):
     """A selector and everything that happens to the series it selects."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,64}$")]
     selector: str = DEFAULT_SELECTOR
@@ -78,7 +76,7 @@ class Pipeline(BaseModel):
     forecast_every: Annotated[int, Field(ge=1, le=1024)] = 16
     model: str = "auto"
     score: ScoreOptions = ScoreOptions()
-    labels: dict[str, str] = {}
+    labels: AddedLabels = {}
     """Labels added to the pipeline's output."""
 
     @field_validator("selector")

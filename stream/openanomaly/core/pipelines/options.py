@@ -1,0 +1,44 @@
+"""What all groups of options have in common, and labels that they may name."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, field_validator
+
+_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_OURS = ("for", "pipeline")
+
+
+class Options(BaseModel):
+    """A group of options: frozen, and with no more than what is defined."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_word_that_yaml_took_for_a_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        # `yes` and `off` are booleans in YAML, and pydantic would take true for the number 1.
+        is_truth = info.field_name is not None and cls.model_fields[info.field_name].annotation is bool
+        if isinstance(value, bool) and not is_truth:
+            raise ValueError(f"found {str(value).lower()}, as YAML reads yes, no, on and off; quote a word")
+        return value
+
+
+def _name(name: str) -> str:
+    if _LABEL_NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} is no label name: letters, digits and underscores, no digit first")
+    if name == "__name__":
+        raise ValueError("__name__ is the name of a metric, and no label to choose here")
+    return name
+
+
+def _added(labels: dict[str, str]) -> dict[str, str]:
+    for name in labels:
+        if _name(name) in _OURS:
+            raise ValueError(f"{name!r} is a label that every score has: choose another name")
+    return labels
+
+
+LabelName = Annotated[str, AfterValidator(_name)]
+AddedLabels = Annotated[dict[str, str], AfterValidator(_added)]
+"""Labels that our output gets besides those of its series."""
