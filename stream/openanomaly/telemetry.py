@@ -249,7 +249,7 @@ _EVENTS = {
         "steps_overflowed",
         "Steps whose samples add up to more than a number holds: they count as missing.",
     ),
-    "scored": ("scores", "Scores computed."),
+    "scored": ("scores", "Steps that got a score."),
     "warmup": ("steps_in_warmup", "Steps of series too young for a score."),
     "muted": ("steps_ignored", "Steps in mute windows that do not learn: no score."),
     "anomalous": ("steps_anomalous", "Steps inside an episode."),

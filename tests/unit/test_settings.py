@@ -1,5 +1,6 @@
 """The settings themselves: what a value may be, and that secrets stay secret."""
 
+import json
 from typing import Any
 
 import pytest
@@ -84,6 +85,8 @@ def test_addresses_of_kafka(url: str) -> None:
 def test_a_range_of_values_may_be_open_at_one_side() -> None:
     score = ScoreOptions.model_validate({"data_range": [0, float("inf")]})
     assert score.data_range == (0, float("inf"))
+    shown = json.dumps(score.model_dump(mode="json"), allow_nan=False)
+    assert ScoreOptions.model_validate_json(shown) == score
 
 
 @pytest.mark.parametrize("listen", [":9201", "127.0.0.1:0", "[::1]:9201", "a.example:80"])

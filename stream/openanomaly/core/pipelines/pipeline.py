@@ -1,10 +1,11 @@
 """What to watch and how: the definition of a pipeline."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import xxhash
-from pydantic import AllowInfNan, Field, field_validator, model_validator
+from pydantic import AllowInfNan, Field, field_serializer, field_validator, model_validator
 
 from openanomaly.core.pipelines.mute import MuteWindow
 from openanomaly.core.pipelines.options import AddedLabels, Options
@@ -50,6 +51,10 @@ class ScoreOptions(Options):
         if value is not None and not value[0] < value[1]:
             raise ValueError(f"expected [lower, upper], found {list(value)}")
         return value
+
+    @field_serializer("data_range", when_used="json-unless-none")
+    def _shown(self, value: tuple[float, float]) -> list[float | str]:
+        return [side if math.isfinite(side) else str(side) for side in value]  # JSON has no infinity
 
     @field_validator("channels")
     @classmethod

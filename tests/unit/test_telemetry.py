@@ -1,0 +1,122 @@
+"""Our own metrics as Prometheus reads them, and log lines as machines do."""
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from openanomaly.telemetry import Telemetry, set_up_logging
+from parts.part import missing
+
+
+@pytest.fixture
+def telemetry() -> Telemetry:
+    """With everything in it that there may be."""
+    found = Telemetry()
+    found.receiver.requests.labels("1.0", "204").inc()
+    found.inference.batch("auto", 7, 0.1)
+    found.sink.requests.labels("204").inc()
+    found.lag.records.labels("sink", "scores").set(1)
+    found.lag.oldest_seconds.labels("sink", "scores").set(2)
+    found.lag.watch("sink", lambda: {"scores": 5})
+    gauges = ("series", "series_with_forecast", "partitions", "partitions_replaying", "row_state_bytes")
+    found.window.watch(
+        lambda: {"in": 9, "accepted": 4, "late": 5},
+        lambda: dict.fromkeys((*gauges, "busy_seconds", "checkpoints"), 3.0),
+    )
+    found.is_ready.labels("sink").set(1)
+    return found
+
+
+def metrics(telemetry: Telemetry) -> Iterable[Metric]:
+    return [metric for metric in telemetry.registry.collect() if metric.samples]
+
+
+def test_promtool_finds_nothing_to_say(telemetry: Telemetry) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        missing("promtool", "apt-get install prometheus")
+    done = subprocess.run(
+        [promtool, "check", "metrics"],
+        input=generate_latest(telemetry.registry),
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_openmetrics_read_the_same(telemetry: Telemetry) -> None:
+    text = generate_openmetrics(telemetry.registry).decode()
+    assert {m.name for m in text_string_to_metric_families(text)} == {
+        m.name for m in telemetry.registry.collect()
+    }
+
+
+def test_names_have_their_room_and_unit_and_help(telemetry: Telemetry) -> None:
+    for metric in metrics(telemetry):
+        assert re.fullmatch(r"openanomaly(_[a-z]+)+", metric.name), metric.name
+        assert metric.documentation.endswith("."), metric.name
+        assert len(metric.documentation.split()) >= 3, metric.name
+        if metric.type == "histogram":
+            assert metric.name.endswith(("_seconds", "_bytes", "_rows", "_samples")), metric.name
+
+
+def test_reasons_are_there_before_the_first_drop(telemetry: Telemetry) -> None:
+    """Else the first one is no increase, and nobody is told."""
+    reasons = {
+        metric.name: {s.labels["reason"] for s in metric.samples if "reason" in s.labels}
+        for metric in metrics(telemetry)
+    }
+    assert {"unselected", "future", "unavailable"} <= reasons["openanomaly_receiver_samples_dropped"]
+    assert {"duplicate", "late", "max_series"} <= reasons["openanomaly_window_samples_dropped"]
+    assert {"stale", "memory"} <= reasons["openanomaly_inference_dropped"]
+    assert {"rejected", "no_target"} <= reasons["openanomaly_sink_scores_dropped"]
+
+
+def test_what_windows_tell_is_published_as_what_it_is(telemetry: Telemetry) -> None:
+    value = telemetry.registry.get_sample_value
+    assert value("openanomaly_window_samples_total") == 9
+    assert value("openanomaly_window_samples_dropped_total", {"reason": "late"}) == 5
+    assert value("openanomaly_window_busy_seconds_total") == 3
+    assert value("openanomaly_window_checkpoints_total") == 3
+    assert value("openanomaly_window_series") == 3
+
+
+def test_what_a_role_lost_to_retention_is_counted(telemetry: Telemetry) -> None:
+    labels = {"role": "sink", "topic": "scores"}
+    assert telemetry.registry.get_sample_value("openanomaly_records_expired_total", labels) == 5
+
+
+@pytest.fixture
+def json_lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """What was logged since, as JSON."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    set_up_logging("json", "info")
+    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_a_line_of_json_has_level_place_message_and_traceback(
+    json_lines: Callable[[], list[dict[str, str]]],
+) -> None:
+    log = logging.getLogger("openanomaly.test")
+    log.debug("not told")
+    log.info("%d of\n%d", 1, 2)
+    try:
+        raise ValueError("why")
+    except ValueError:
+        log.exception("it failed")
+    told, failed = json_lines()
+    assert (told["level"], told["logger"], told["message"]) == ("info", "openanomaly.test", "1 of\n2")
+    assert told["time"].endswith("Z")
+    assert "ValueError: why" in failed["exception"]
