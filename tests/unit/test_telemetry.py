@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from prometheus_client import generate_latest
@@ -96,19 +96,17 @@ def test_what_a_role_lost_to_retention_is_counted(telemetry: Telemetry) -> None:
 
 
 @pytest.fixture
-def json_lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[[], list[dict[str, str]]]]:
-    """What was logged since, as JSON."""
+def logging_is_restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    set_up_logging("json", "info")
-    yield lambda: [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    yield
     root.handlers[:] = handlers
     root.setLevel(level)
 
 
-def test_a_line_of_json_has_level_place_message_and_traceback(
-    json_lines: Callable[[], list[dict[str, str]]],
-) -> None:
+@pytest.mark.usefixtures("logging_is_restored")
+def test_a_line_of_json_has_level_place_message_and_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    set_up_logging("json", "info")
     log = logging.getLogger("openanomaly.test")
     log.debug("not told")
     log.info("%d of\n%d", 1, 2)
@@ -116,7 +114,7 @@ def test_a_line_of_json_has_level_place_message_and_traceback(
         raise ValueError("why")
     except ValueError:
         log.exception("it failed")
-    told, failed = json_lines()
+    told, failed = map(json.loads, capsys.readouterr().err.splitlines())
     assert (told["level"], told["logger"], told["message"]) == ("info", "openanomaly.test", "1 of\n2")
     assert told["time"].endswith("Z")
     assert "ValueError: why" in failed["exception"]
