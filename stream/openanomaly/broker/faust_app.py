@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from openanomaly.broker.ledger import Ledger
 
 Role = Literal["ingest", "window", "infer", "sink"]
-Row = tuple[int, bytes | None, bytes | None]
+Row = tuple[int, bytes | None, bytes | memoryview | None]
 """A record to write: partition, key, value."""
 
 
@@ -205,11 +205,13 @@ async def publish(app: App, topic: str, records: Sequence[Row], timeout_s: float
     try:
         async with asyncio.timeout(timeout_s):
             await app.maybe_start_producer()
-            if append := getattr(producer, "append", None):
-                sent += [append(topic, partition, key, value) for partition, key, value in records]
-                offsets: list[int] = await asyncio.gather(*sent)
+            if append_all := getattr(producer, "append_all", None):
+                sent.append(append_all(topic, records))
+                offsets: list[int] = await sent[0]
                 return offsets
             for partition, key, value in records:
+                if isinstance(value, memoryview):
+                    value = bytes(value)
                 sent.append(await producer.send(topic, key, value, partition, None, None))
             done = await asyncio.gather(*sent)
     except TimeoutError as exc:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, ClassVar, Literal, TypeVar
+from typing import IO, Any, ClassVar, Literal, TypeVar
 
 from openanomaly.broker.embedded.reserve import Reserve
 from openanomaly.broker.embedded.store import Append, DiskFullError, Store, Stored
@@ -34,13 +34,19 @@ _BATCH_BYTES = 16 << 20
 _TIDY_S = 5.0
 
 
+Row = tuple[int, bytes | None, bytes | memoryview | None]
+"""A record to write: partition, key, value."""
+
+
 @dataclass(slots=True)
 class _Waiting:
-    future: "asyncio.Future[int]"
-    tp: int
+    """Records that are written together. `tell` makes the result of the future from their offsets."""
+
+    future: "asyncio.Future[Any]"
+    rows: list[Row]
+    """With the partition as `Store.tp` gives it."""
+    tell: Callable[[list[int]], object]
     timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
     size: int
 
 
@@ -165,14 +171,23 @@ class Broker:
         The future fails with BusUnavailableError when the disk limit or the disk is full: nothing
         was written, and the same may pass later. Cancelling it before its commit withdraws the record.
         """
+        return self._give(topic, [(partition, key, value)], _only)
+
+    def append_all(self, topic: str, rows: Sequence[Row]) -> "asyncio.Future[list[int]]":
+        """The same for records that belong together: all of them are written in one transaction, or none."""
+        return self._give(topic, rows, list)
+
+    def _give(
+        self, topic: str, rows: Sequence[Row], tell: Callable[[list[int]], object]
+    ) -> "asyncio.Future[Any]":
         future = asyncio.get_running_loop().create_future()
-        size = len(value or b"") + len(key or b"") + 64
-        waiting = _Waiting(future, self._tp((topic, partition)), int(self._clock() * 1000), key, value, size)
+        placed = [(self._tp((topic, partition)), key, value) for partition, key, value in rows]
+        size = sum(len(value or b"") + len(key or b"") for _, key, value in rows) + 64 * len(rows)
         if (refusal := self._refusal(topic, size)) is not None:
-            self.refused += 1
+            self.refused += len(rows)
             future.set_exception(refusal)
             return future
-        self._pending.append(waiting)
+        self._pending.append(_Waiting(future, placed, tell, int(self._clock() * 1000), size))
         self._pending_bytes += size
         if self._flusher is None or self._flusher.done():
             self._flusher = asyncio.get_running_loop().create_task(self._flush())
@@ -197,7 +212,7 @@ class Broker:
     async def _flush(self) -> None:
         while self._pending:
             batch = self._take_batch()
-            records, following = self._assign(batch)
+            records, following, offsets = self._assign(batch)
             try:
                 if records:
                     self._used_bytes = await self._on_writer(self._write, records)
@@ -208,9 +223,9 @@ class Broker:
                 self._fail(batch, BrokerError(f"cannot write to {self.folder}: {exc!r}"))
                 continue
             self._following.update(following)
-            for waiting, record in zip(batch, records, strict=True):
+            for waiting, mine in zip(batch, offsets, strict=True):
                 if not waiting.future.done():
-                    waiting.future.set_result(record.offset)
+                    waiting.future.set_result(waiting.tell(mine))
             self._wake()
 
     def _take_batch(self) -> list[_Waiting]:
@@ -228,14 +243,22 @@ class Broker:
         del self._pending[:taken]
         return batch
 
-    def _assign(self, batch: list[_Waiting]) -> tuple[list[Append], dict[int, int]]:
+    def _assign(self, batch: list[_Waiting]) -> tuple[list[Append], dict[int, int], list[list[int]]]:
+        """Records with offsets, the next ones of their partitions, and the offsets of each who waits."""
         following: dict[int, int] = {}
-        records = []
+        records: list[Append] = []
+        offsets: list[list[int]] = []
         for waiting in batch:
-            offset = following.get(waiting.tp, self._following[waiting.tp])
-            following[waiting.tp] = offset + 1
-            records.append(Append(waiting.tp, offset, waiting.timestamp_ms, waiting.key, waiting.value))
-        return records, following
+            mine: list[int] = []
+            for tp, key, value in waiting.rows:
+                offset = following.get(tp)
+                if offset is None:
+                    offset = self._following[tp]
+                following[tp] = offset + 1
+                mine.append(offset)
+                records.append(Append(tp, offset, waiting.timestamp_ms, key, value))
+            offsets.append(mine)
+        return records, following, offsets
 
     def _write(self, records: Sequence[Append]) -> int:
         self._store.write(records)
@@ -243,7 +266,7 @@ class Broker:
 
     def _fail(self, batch: list[_Waiting], exc: OpenAnomalyError) -> None:
         if isinstance(exc, DiskFullError):
-            self.refused += len(batch)
+            self.refused += sum(len(waiting.rows) for waiting in batch)
             exc = BusUnavailableError(str(exc))
         for waiting in batch:
             if not waiting.future.done():
@@ -362,6 +385,10 @@ class Broker:
     @property
     def used_bytes(self) -> int:
         return self._used_bytes
+
+
+def _only(offsets: list[int]) -> int:
+    return offsets[0]
 
 
 def _lock(folder: Path) -> IO[str]:

@@ -7,7 +7,7 @@ delete it; a file is written once and unlinked (docs/decisions/0010-payload-segm
 import contextlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import xxhash
@@ -17,7 +17,7 @@ from openanomaly.errors import BrokerError
 _IOV_MAX = 512
 
 
-def checksum(payload: bytes) -> int:
+def checksum(payload: bytes | memoryview) -> int:
     """64-bit checksum of a payload as SQLite's signed integer."""
     return int(xxhash.xxh3_64_intdigest(payload)) - (1 << 63)
 
@@ -67,7 +67,7 @@ class Segments:
 
     # -- writer thread ---------------------------------------------------------------------------
 
-    def append(self, topic: int, payloads: list[bytes]) -> tuple[int, list[int]]:
+    def append(self, topic: int, payloads: Sequence[bytes | memoryview]) -> tuple[int, list[int]]:
         """Write payloads of one topic; gives the segment and each payload's position.
 
         Raises:
@@ -185,7 +185,7 @@ class Segments:
         self._open.clear()
 
 
-def _write_all(fd: int, payloads: list[bytes]) -> None:
+def _write_all(fd: int, payloads: Sequence[bytes | memoryview]) -> None:
     """Write every byte or raise. `writev` may stop early, when a disk fills up for one."""
     for first in range(0, len(payloads), _IOV_MAX):
         views = [memoryview(payload) for payload in payloads[first : first + _IOV_MAX]]

@@ -55,7 +55,7 @@ class Append(NamedTuple):
     offset: int
     timestamp_ms: int
     key: bytes | None
-    value: bytes | None
+    value: bytes | memoryview | None
 
 
 class Stored(NamedTuple):

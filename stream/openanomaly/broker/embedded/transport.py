@@ -19,7 +19,7 @@ from faust.types import TP, ConsumerMessage, RecordMetadata
 from yarl import URL
 
 from openanomaly.broker.delivery import ReleasedOffsets
-from openanomaly.broker.embedded.broker import Broker
+from openanomaly.broker.embedded.broker import Broker, Row
 from openanomaly.broker.embedded.store import Stored
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import BusUnavailableError, ConfigError, OpenAnomalyError
@@ -46,11 +46,9 @@ class Producer(base.Producer):
     def broker(self) -> Broker:
         return cast(Broker, self.transport.broker)
 
-    def append(
-        self, topic: str, partition: int, key: bytes | None, value: bytes | None
-    ) -> "asyncio.Future[int]":
-        """`send` for our own code: no metadata, only the offset once the record is durable."""
-        return self.broker.append(topic, partition, key, value)
+    def append_all(self, topic: str, rows: Sequence[Row]) -> "asyncio.Future[list[int]]":
+        """`send` for our own code: no metadata, only the offsets once all the records are durable."""
+        return self.broker.append_all(topic, rows)
 
     async def send(
         self,
