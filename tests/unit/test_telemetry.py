@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 
@@ -14,7 +13,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from openanomaly.telemetry import Telemetry, set_up_logging
-from parts.part import missing
+from parts import debian
 
 
 @pytest.fixture
@@ -41,11 +40,8 @@ def metrics(telemetry: Telemetry) -> Iterable[Metric]:
 
 
 def test_promtool_finds_nothing_to_say(telemetry: Telemetry) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        missing("promtool", "apt-get install prometheus")
     done = subprocess.run(
-        [promtool, "check", "metrics"],
+        [debian.program("promtool"), "check", "metrics"],
         input=generate_latest(telemetry.registry),
         capture_output=True,
         check=False,
