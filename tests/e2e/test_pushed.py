@@ -1,5 +1,6 @@
 """Scores of series whose every value is known: a spike is told, and a crash loses no step."""
 
+import contextlib
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,3 +132,30 @@ def test_kill_9_while_samples_flow_loses_no_step(
         first = (min(samples) - fleet.start_ms) // 1000 - 1
         assert first <= WARMUP + 1, name
         assert sorted(samples) == [fleet.scored_ms(step) for step in range(first, fleet.steps)], name
+
+
+@pytest.mark.timeout(240)
+def test_roles_as_processes_of_their_own_do_the_same(
+    tmp_path: Path, victoria_metrics: VictoriaMetrics, kafka: Cluster, topic_prefix: str
+) -> None:
+    fleet = Fleet(hosts=12, steps=120)
+    settings = {"partitions": 4, "topic_prefix": topic_prefix, "session_timeout_s": 6}
+    flags = ("--broker", kafka.url, "--write-to", victoria_metrics.write_url)
+    with contextlib.ExitStack() as stack:
+        roles = {
+            role: stack.enter_context(openanomaly(tmp_path, *flags, command=role, config=config(settings)))
+            for role in ("receiver", "window", "inference", "sink")
+        }
+        pushing = Pushing(roles["receiver"], fleet)
+        pushing.start()
+        pushing.finish()
+        found = wait_for_last_step(roles["sink"], victoria_metrics, fleet)
+        made = {role: product.metrics() for role, product in roles.items()}
+
+    for name, samples in found.items():
+        assert sorted(samples) == [fleet.scored_ms(step) for step in range(WARMUP, fleet.steps)], name
+    assert made["receiver"]["openanomaly_receiver_samples_published_total"] == 12 * 120
+    assert made["window"]["openanomaly_window_samples_accepted_total"] == 12 * 120
+    forecasts = made["inference"]["openanomaly_inference_forecasts_total"]
+    assert forecasts == made["window"]["openanomaly_window_contexts_total"] > 0
+    assert made["sink"]["openanomaly_sink_scores_written_total"] == 12 * (120 - WARMUP)
