@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
+from openanomaly.settings_sources import load
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md", "bench/README.md", "tests/golden/README.md"]
@@ -18,6 +20,23 @@ def test_the_pipelines_of_the_readme_are_valid() -> None:
     assert [pipeline.name for each in shown for pipeline in Settings.model_validate(each).pipelines] == [
         "api"
     ]
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "charts/openanomaly/values.yaml"])
+def test_variables_are_those_of_settings(document: str) -> None:
+    of_tests = ("OPENANOMALY_TEST_", "OPENANOMALY_PARTS", "OPENANOMALY_COMPILED")
+    named = set(re.findall(r"OPENANOMALY_[A-Z0-9_]*[A-Z0-9]", (ROOT / document).read_text()))
+    unknown = [name for name in named if not name.startswith(of_tests) and "no such" in problems(name)]
+    assert not unknown
+
+
+def problems(variable: str) -> str:
+    """What is said of a variable of that name."""
+    try:
+        load(None, {variable: ""}, {})
+    except ConfigError as exc:
+        return str(exc)
+    return ""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
