@@ -58,7 +58,9 @@ class AuthSettings(Options):
     username: str | None = None
     """Callers may authenticate with basic auth."""
     password: Secret | None = None
+    """Password of `username`."""
     password_file: str | None = None
+    """The same from a file, read again when it changes."""
 
     @property
     def is_set(self) -> bool:
@@ -75,6 +77,7 @@ class WebSettings(Options):
     listen: str = ":9201"
     """Address of the receiver, the metrics and the admin API, as HOST:PORT; no host is every one."""
     tls: TlsServerSettings = TlsServerSettings()
+    """Certificates of the port."""
     auth: AuthSettings = AuthSettings()
     """For the receiver and the status page."""
     admin_auth: AuthSettings = AuthSettings()
@@ -97,9 +100,13 @@ class BrokerSettings(Options):
     replication: Annotated[int, Field(ge=1, le=16)] = 1
     """Replicas of each topic on Kafka."""
     topic_prefix: Annotated[str, Field(pattern=r"^[a-zA-Z0-9._-]{1,200}$")] = "openanomaly"
+    """Begins the names of topics, groups and changelogs."""
     samples_retention_s: Annotated[float, Field(ge=60)] = 6 * 3600
+    """How long samples are kept that nobody reads; what is not read by then is lost."""
     scores_retention_s: Annotated[float, Field(ge=60)] = 6 * 3600
+    """The same for scores: the longest outage of the target that costs none."""
     dead_letter_retention_s: Annotated[float, Field(ge=60)] = 7 * 86400
+    """How long records are kept that could not be used."""
     disk_limit_bytes: Annotated[int, Field(ge=64 << 20)] = 20 << 30
     """Embedded: cap of the log on disk. At the cap writes are refused (503), nothing unread is deleted."""
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
@@ -107,15 +114,23 @@ class BrokerSettings(Options):
     compression: Literal["none", "zstd"] = "zstd"
     """Compression of label columns in frames."""
     session_timeout_s: Annotated[float, Field(ge=1, le=600)] = 15.0
+    """Kafka: silence of a worker after which others take its partitions."""
     standby_replicas: Annotated[int, Field(ge=0, le=4)] = 0
     """Kafka: window workers that hold a copy of each partition's state."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """Kafka: how we authenticate."""
     sasl_username: str | None = None
+    """Kafka: as whom."""
     sasl_password: Secret | None = None
+    """Kafka: with which password."""
     tls: bool = False
+    """Kafka: the connection is encrypted, and the broker's certificate checked."""
     tls_ca_file: str | None = None
+    """PEM authorities of the broker; those of the system without it."""
     tls_cert_file: str | None = None
+    """PEM certificate chain that we show."""
     tls_key_file: str | None = None
+    """PEM private key of `tls_cert_file`."""
 
     @field_validator("url")
     @classmethod
@@ -155,13 +170,17 @@ class ReceiverSettings(Options):
     publish_timeout_s: Annotated[float, Field(gt=0, le=600)] = 20.0
     """Longest wait for the broker; below Prometheus' own 30 s."""
     retry_after_s: Annotated[int, Field(ge=1, le=3600)] = 5
+    """After how long a sender that got 503 should try again."""
     coalesce_ms: Annotated[float, Field(ge=0, le=1000)] = 5.0
     """How long requests are gathered into a frame."""
     frame_limit_bytes: Annotated[int, Field(ge=4096, le=900_000)] = 512 << 10
     """Largest frame; below the broker's message limit."""
     label_names_limit: Annotated[int, Field(ge=1)] = 64
+    """Most labels of a series."""
     label_name_limit_bytes: Annotated[int, Field(ge=1)] = 1024
+    """Longest name of a label."""
     label_value_limit_bytes: Annotated[int, Field(ge=1)] = 4096
+    """Longest value of a label."""
     known_series: Annotated[int, Field(ge=1024)] = 2_000_000
     """Raw label blocks whose identity is remembered."""
     labels_every_s: Annotated[float, Field(ge=1, le=3600)] = 600.0
@@ -184,11 +203,14 @@ class WindowSettings(Options):
     idle_ttl_s: Annotated[float, Field(ge=60)] = 6 * 3600
     """A series without a sample for so long is evicted; at least twice receiver.labels_every_s."""
     tick_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """How often steps are closed that no sample closes."""
 
 
 class InferenceSettings(Options):
     max_batch: Annotated[int, Field(ge=1, le=65536)] = 1024
+    """Most contexts of a batch."""
     max_wait_s: Annotated[float, Field(ge=0, le=60)] = 0.25
+    """Longest wait of a context for others to share its batch."""
     queue_limit: Annotated[int, Field(ge=1)] = 65536
     """Contexts held in memory; beyond it the due topic waits."""
     threads: Annotated[int, Field(ge=0)] = 0
@@ -201,23 +223,39 @@ class SinkSettings(Options):
     emit: Literal["auto", "all", "episodes"] = "auto"
     """`auto`: all up to 20,000 series, episodes beyond."""
     emit_all_limit: Annotated[int, Field(ge=0)] = 20_000
+    """Series of a window worker up to which `auto` emits all scores."""
     series: tuple[Literal["anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"], ...] = ("anomaly_score",)
+    """What is written of each score; `yhat` and its bounds are the expected value and range."""
     external_labels: AddedLabels = {}
     """Added to every series that is written."""
     batch_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Most samples of a request."""
     batch_wait_s: Annotated[float, Field(ge=0, le=60)] = 0.2
+    """Longest wait of a score for others to share its request."""
     timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Longest wait for the target's answer."""
     backoff_min_s: Annotated[float, Field(gt=0)] = 0.1
+    """First pause after a request that the target did not take."""
     backoff_max_s: Annotated[float, Field(gt=0)] = 30.0
+    """Longest pause: it doubles until then."""
     bearer_token: Secret | None = None
+    """Token that we show to the target."""
     bearer_token_file: str | None = None
+    """The same from a file, read again when it changes."""
     username: str | None = None
+    """Name for basic auth at the target."""
     password: Secret | None = None
+    """Password of `username`."""
     password_file: str | None = None
+    """The same from a file, read again when it changes."""
     headers: dict[Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")], SecretStr] = {}
+    """More headers of each request, e.g. X-Scope-OrgID."""
     ca_file: str | None = None
+    """PEM authorities of the target; those of the system without it."""
     cert_file: str | None = None
+    """PEM certificate chain that we show to the target."""
     key_file: str | None = None
+    """PEM private key of `cert_file`."""
 
     @field_validator("url")
     @classmethod
@@ -246,20 +284,30 @@ class SinkSettings(Options):
 
 class LogSettings(Options):
     format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least important lines that are written."""
 
 
 class Settings(Options):
     """Everything a process is told. Read-only; a change is a new one."""
 
     broker: BrokerSettings = BrokerSettings()
+    """What roles meet on."""
     web: WebSettings = WebSettings()
+    """The one port of a process."""
     receiver: ReceiverSettings = ReceiverSettings()
+    """What is taken from senders."""
     window: WindowSettings = WindowSettings()
+    """Series and their steps."""
     inference: InferenceSettings = InferenceSettings()
+    """Forecasts in batches."""
     sink: SinkSettings = SinkSettings()
+    """The target of the scores."""
     log: LogSettings = LogSettings()
+    """What the process tells."""
     pipelines: tuple[Pipeline, ...] = (Pipeline(name="default"),)
+    """What is watched, and how."""
 
     @field_validator("window")
     @classmethod

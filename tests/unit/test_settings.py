@@ -1,7 +1,7 @@
 """The settings themselves: what a value may be, and that secrets stay secret."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -92,6 +92,28 @@ def test_a_range_of_values_may_be_open_at_one_side() -> None:
 @pytest.mark.parametrize("listen", [":9201", "127.0.0.1:0", "[::1]:9201", "a.example:80"])
 def test_addresses_to_listen_on(listen: str) -> None:
     assert Settings.model_validate({"web": {"listen": listen}}).web.listen == listen
+
+
+def undescribed(model: type[BaseModel], path: str = "") -> list[str]:
+    found = []
+    for name, info in model.model_fields.items():
+        if not (info.description or "").rstrip().endswith("."):
+            found.append(path + name)
+        for inner in groups(info.annotation):
+            found += undescribed(inner, f"{path}{name}.")
+    return found
+
+
+def groups(annotation: Any) -> list[type[BaseModel]]:
+    """The groups of settings in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [group for inner in get_args(annotation) for group in groups(inner)]
+
+
+def test_every_setting_is_described() -> None:
+    assert groups(Settings.model_fields["pipelines"].annotation) == [Pipeline]
+    assert undescribed(Settings) == []
 
 
 def secrets(model: type[BaseModel], path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

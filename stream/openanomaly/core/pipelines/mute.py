@@ -33,6 +33,7 @@ class MuteWindow(Options):
     days: Annotated[tuple[Day, ...], Field(min_length=1)] = _DAYS
     """Days on which it starts."""
     start: time = _MIDNIGHT
+    """Time of the clock at which it begins, as HH:MM."""
     end: time = _MIDNIGHT
     """Not included; the same as `start` is a whole day."""
     timezone: str = "UTC"

@@ -21,6 +21,7 @@ class ScoreOptions(Options):
     """How a pipeline judges; vmanomaly's semantics where it has the same option."""
 
     direction: Literal["both", "above", "below"] = "both"
+    """Which side of normal counts."""
     min_deviation: Annotated[float, Field(ge=0)] = 0.0
     """Absolute distance from the expected value below which a score stays under 1."""
     min_relative_deviation: Annotated[float, Field(ge=0)] = 0.0
@@ -38,6 +39,7 @@ class ScoreOptions(Options):
     warmup: Annotated[int, Field(ge=1)] = 144
     """Steps of a new series without a score."""
     alert_score: Annotated[float, Field(gt=0)] = 1.0
+    """Score above which an episode begins."""
     quiet: Annotated[int, Field(ge=1)] = 24
     """Steps without an alarm that end an episode."""
     channels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
@@ -68,19 +70,29 @@ class Pipeline(Options):
     """A selector and everything that happens to the series it selects."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,64}$")]
+    """The label `pipeline` of its scores."""
     selector: str = DEFAULT_SELECTOR
     """PromQL series selector."""
     transform: Literal["auto", "none", "rate"] = "auto"
     """`auto`: counters become rates, by metadata or by `_total`, `_count`, `_sum`, `_bucket`."""
     aggregate: Literal["mean", "last", "min", "max", "sum", "count"] = "mean"
+    """What samples of one step become."""
     step_s: Annotated[float, Field(ge=1, le=86400)] = 60.0
+    """Spacing of what is scored; it may be shorter than the scrape interval."""
     lateness_s: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    """How long after its end a step waits for samples that are late."""
     context: Annotated[int, Field(ge=64, le=8192)] = 512
+    """Steps that a model sees, and that windows keep."""
     min_context: Annotated[int, Field(ge=2)] = 64
+    """Values in a context from which on it is forecast."""
     horizon: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Steps that a forecast reaches ahead."""
     forecast_every: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Steps from one forecast of a series to the next."""
     model: str = "auto"
+    """Name of the engine; `auto` takes the best one installed."""
     score: ScoreOptions = ScoreOptions()
+    """How steps are judged."""
     labels: AddedLabels = {}
     """Labels added to the pipeline's output."""
 
