@@ -9,7 +9,7 @@ from unit.core.windows.world import CheckpointNow, Event, EvictNow, Infer, Sampl
 
 START_MS = 1_700_000_000_000
 STEP_MS = 10_000
-_TTL_MS = 10 * STEP_MS
+TTL_MS = 10 * STEP_MS
 
 
 def pipelines() -> list[Pipeline]:
@@ -33,7 +33,7 @@ def value(name: str, i: int, rng: np.random.Generator) -> float:
 
 def alive(name: str, i: int) -> bool:
     """`early` goes and is evicted; `newcomer` and `past` come later, and look for a row."""
-    return {"early": i < 10, "newcomer": i >= 26, "past": i >= 30, "middle": i >= 8}.get(name, True)
+    return {"early": i < 10, "newcomer": i >= 34, "past": i >= 30, "middle": i >= 8}.get(name, True)
 
 
 def events(seed: int, steps: int = 45) -> list[Event]:
@@ -65,7 +65,7 @@ def events(seed: int, steps: int = 45) -> list[Event]:
         if i % 6 == 5 or rng.random() < 0.1:
             out.append(CheckpointNow(now_ms))
         if i % 8 == 7:
-            out.append(EvictNow(now_ms, _TTL_MS))
+            out.append(EvictNow(now_ms, TTL_MS))
     out.append(Infer())
-    out.append(TickNow(START_MS + (steps + 100) * STEP_MS))
+    out.append(TickNow(START_MS + (steps + 5) * STEP_MS))
     return out

@@ -11,7 +11,6 @@ from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreF
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring import LEVELS
 from openanomaly.core.windows import records
-from openanomaly.core.windows.block import Block
 from openanomaly.core.windows.inputs import Inputs, Item, Tick
 from openanomaly.core.windows.partition import Budget, Checkpoint, Output, Partition
 from openanomaly.core.windows.plan import plan
@@ -100,6 +99,28 @@ class Broker:
             frame = ForecastFrame.pack(due, np.array(LEVELS, np.float32), forecast)
             self.forecasts.append(frame.encode())
             self.written_ms.append(self.now_ms)
+
+    def said(self) -> dict[tuple[str, bytes, int], tuple[object, ...]]:
+        """What was said of each step. A step that was sent twice must have been given one verdict."""
+        out: dict[tuple[str, bytes, int], tuple[object, ...]] = {}
+        for f in self.scores:
+            for i, series in enumerate(f.row.tolist()):
+                key = (f.pipeline, f.series.block(series), int(f.timestamp_ms[i]))
+                said = (
+                    f.score[i], f.value[i], f.reason[i], f.flags[i], *map(repr, f.expected[i].tolist()),
+                )  # fmt: skip
+                assert out.setdefault(key, said) == said, key
+        return out
+
+    def asked_for(self) -> dict[tuple[int, int, int, int, int], bytes]:
+        """What the model was asked, per row and origin; a repeated question must be the same."""
+        out: dict[tuple[int, int, int, int, int], bytes] = {}
+        for due in self.due:
+            for i in range(len(due.row)):
+                key = (due.block, due.forecaster, int(due.row[i]), int(due.generation[i]), int(due.origin[i]))
+                context = due.context[i].tobytes()
+                assert out.setdefault(key, context) == context, key
+        return out
 
 
 class Worker:
@@ -196,45 +217,25 @@ class Play:
         elif isinstance(event, EvictNow):
             self.worker.evict(event.now_ms, event.ttl_ms)
 
-    def blocks(self) -> list[Block]:
-        return list(self.worker.partition.blocks.values())
+    @property
+    def partition(self) -> Partition:
+        return self.worker.partition
 
-    def scores(self) -> dict[tuple[str, bytes, int], tuple[object, ...]]:
-        """What was said of each step. A step that was sent twice must have been given one verdict."""
-        out: dict[tuple[str, bytes, int], tuple[object, ...]] = {}
-        for f in self.broker.scores:
-            for i, series in enumerate(f.row.tolist()):
-                key = (f.pipeline, f.series.block(series), int(f.timestamp_ms[i]))
-                said = (
-                    f.score[i], f.value[i], f.reason[i], f.flags[i], *map(repr, f.expected[i].tolist()),
-                )  # fmt: skip
-                assert out.setdefault(key, said) == said, key
-        return out
 
-    def contexts(self) -> dict[tuple[int, int, int, int, int], bytes]:
-        """What the model was asked, per row and origin; a repeated question must be the same."""
-        out: dict[tuple[int, int, int, int, int], bytes] = {}
-        for due in self.broker.due:
-            for i in range(len(due.row)):
-                key = (due.block, due.forecaster, int(due.row[i]), int(due.generation[i]), int(due.origin[i]))
-                context = due.context[i].tobytes()
-                assert out.setdefault(key, context) == context, key
-        return out
-
-    def rows(self) -> dict[tuple[int, bytes], dict[str, bytes]]:
-        """All that is known of each series: window and row state, as bytes."""
-        out: dict[tuple[int, bytes], dict[str, bytes]] = defaultdict(dict)
-        for block in self.blocks():
-            for row in block.catalogue.live_rows().tolist():
-                known = out[block.uid, block.catalogue.labels[row]]
-                at, closed = np.array([row]), block.state["closed"][[row]]
-                known["window"] = block.ring.windows(at, closed, block.catalogue.born[at]).tobytes()
-                known["born"] = block.catalogue.born[at].tobytes()
-                for hot in (True, False):
-                    for owner, name, array in records.state_columns(block, hot):
-                        known[f"{owner}.{name}"] = array[row].tobytes()
-                for uid, bands in block.bands.items():
-                    base = block.catalogue.base[at]
-                    for ahead in range(1, 9):
-                        known[f"{uid}+{ahead}"] = bands.at(at, closed + ahead, base).tobytes()
-        return out
+def rows(partition: Partition) -> dict[tuple[int, bytes], dict[str, bytes]]:
+    """All that is known of each series: window, row state and forecasts, as bytes."""
+    out: dict[tuple[int, bytes], dict[str, bytes]] = defaultdict(dict)
+    for block in partition.blocks.values():
+        for row in block.catalogue.live_rows().tolist():
+            known = out[block.uid, block.catalogue.labels[row]]
+            at, closed = np.array([row]), block.state["closed"][[row]]
+            known["window"] = block.ring.windows(at, closed, block.catalogue.born[at]).tobytes()
+            known["born"] = block.catalogue.born[at].tobytes()
+            for hot in (True, False):
+                for owner, name, array in records.state_columns(block, hot):
+                    known[f"{owner}.{name}"] = array[row].tobytes()
+            for uid, bands in block.bands.items():
+                base = block.catalogue.base[at]
+                for ahead in range(1, 9):
+                    known[f"{uid}+{ahead}"] = bands.at(at, closed + ahead, base).tobytes()
+    return out
