@@ -171,9 +171,13 @@ class _Parser:
         raise self.fail("an escape sequence")
 
     def code(self, digits: int, base: int) -> str:
-        try:
-            out = chr(int(self.text[self.at : self.at + digits], base))
-        except (ValueError, OverflowError):
-            raise self.fail(f"{digits} digits") from None
+        found = self.text[self.at : self.at + digits]
+        if len(found) < digits or not set(found) <= set(
+            "0123456789abcdefABCDEF"[: 22 if base == 16 else base]
+        ):
+            raise self.fail(f"{digits} digits")
+        number = int(found, base)
+        if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF:
+            raise self.fail("the number of a character")
         self.at += digits
-        return out
+        return chr(number)
