@@ -1,7 +1,7 @@
 """A broker that can lose its worker at any write, and a worker that does what the agent does."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -239,3 +239,19 @@ def rows(partition: Partition) -> dict[tuple[int, bytes], dict[str, bytes]]:
                 for ahead in range(1, 9):
                     known[f"{uid}+{ahead}"] = bands.at(at, closed + ahead, base).tobytes()
     return out
+
+
+def differing(found: Mapping[Any, Any], expected: Mapping[Any, Any]) -> list[Any]:
+    """Keys of what is not the same in both; the first few."""
+    return [k for k in {**found, **expected} if k not in found or found[k] != expected.get(k)][:5]
+
+
+def same_as_undisturbed(broker: Broker, partition: Partition, calm: Broker, expected: Partition) -> None:
+    """What was said and what is known after crashes is what it would have been without."""
+    verdicts = differing(broker.said(), calm.said())
+    assert not verdicts, verdicts
+    found, known = rows(partition), rows(expected)
+    assert found.keys() == known.keys()
+    columns = [(series, name) for series in known for name in differing(found[series], known[series])]
+    assert not columns, columns
+    broker.asked_for()  # a question that was asked twice was the same
