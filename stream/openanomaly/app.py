@@ -27,6 +27,7 @@ from openanomaly.core.windows.plan import plan
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import BrokerSettings, Settings
+from openanomaly.settings_sources import SUPERVISOR_VARIABLE
 from openanomaly.telemetry import Telemetry
 from openanomaly.web import auth, server
 from openanomaly.web.admin import Admin
@@ -35,7 +36,6 @@ from openanomaly.web.server import Health, WebServer
 log = logging.getLogger(__name__)
 
 _STOP_S = 10.0
-_PARENT = "OPENANOMALY_SUPERVISOR"
 _WRITE = "/api/v1/write"
 
 
@@ -273,7 +273,7 @@ class Process:
 
 async def _watch_parent(stop: asyncio.Event) -> None:
     """Stop when the supervisor has gone: nobody would start us again, nor stop us."""
-    parent = os.environ.get(_PARENT)
+    parent = os.environ.get(SUPERVISOR_VARIABLE)
     if parent is None:
         return
     while os.getppid() == int(parent):  # noqa: ASYNC110 (nothing tells of a parent's end)

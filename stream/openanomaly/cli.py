@@ -107,8 +107,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     }
     flags.update({name: value for name, value in named.items() if value is not None})
     file = options.config or os.environ.get(CONFIG_VARIABLE)
-    ours = {k: v for k, v in os.environ.items() if k != "OPENANOMALY_SUPERVISOR"}
-    return load(file or _DEFAULT_FILE, ours, flags, explicit=file is not None)
+    return load(file or _DEFAULT_FILE, os.environ, flags, explicit=file is not None)
 
 
 def _dry_run(command: str, settings: Settings) -> int:

@@ -22,6 +22,9 @@ from openanomaly.settings import Settings
 
 PREFIX = "OPENANOMALY_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
+SUPERVISOR_VARIABLE = PREFIX + "SUPERVISOR"
+_OTHERS = (CONFIG_VARIABLE, SUPERVISOR_VARIABLE, PREFIX + "COMPILED")
+"""Ours, and no settings: where those are, who started us, and whether compiled loops are used."""
 Path = tuple[str | int, ...]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -83,7 +86,7 @@ def load(
         _read_file(file, values)
     names = dict(_variables(Settings))
     for variable, text in sorted(environ.items()):
-        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE or _SERVICE.search(variable):
+        if not variable.startswith(PREFIX) or variable in _OTHERS or _SERVICE.search(variable):
             continue
         name = variable.removeprefix(PREFIX)
         if name in names:

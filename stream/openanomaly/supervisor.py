@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from openanomaly.exits import CONFIG, CRASH
+from openanomaly.settings_sources import SUPERVISOR_VARIABLE
 
 log = logging.getLogger(__name__)
 
@@ -87,4 +88,4 @@ class Supervisor:
 
 
 def _child_env() -> dict[str, str]:
-    return {**os.environ, "OPENANOMALY_SUPERVISOR": str(os.getpid())}
+    return {**os.environ, SUPERVISOR_VARIABLE: str(os.getpid())}

@@ -108,13 +108,15 @@ class Process:
     def start(self) -> None:
         assert self.popen is None, "already running"
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        # Settings of whoever runs the tests, and of the tests themselves, are none of the product's.
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("OPENANOMALY_")}
         with self.log.open("ab") as out:
             self.popen = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(self.env or {})},
+                env={**inherited, **(self.env or {})},
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
             )

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as with_settings
 from hypothesis import strategies as st
 
+from openanomaly.core.kernels import SWITCH
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
 from openanomaly.settings_sources import load
@@ -93,6 +94,7 @@ def test_variables_of_others_are_left_alone() -> None:
     environ = {
         "PATH": "/bin",
         "OPENANOMALY_CONFIG": "elsewhere.yaml",
+        SWITCH: "0",
         # Kubernetes, for services that are called openanomaly and openanomaly-receiver:
         "OPENANOMALY_PORT": "tcp://10.0.0.1:9201",
         "OPENANOMALY_SERVICE_HOST": "10.0.0.1",
