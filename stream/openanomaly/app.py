@@ -118,6 +118,8 @@ class Process:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        if not {"receiver", "window"}.isdisjoint(self._roles):
+            kernels.warm_up_aside()
         for role in self._roles:
             getattr(self, f"_add_{role}")()
         self.admin.register(self.web)
@@ -192,7 +194,6 @@ class Process:
 
     def _add_receiver(self) -> None:
         app = self._app("ingest")
-        kernels.warm_up_aside()
         receiver = create_receiver(
             app,
             self.settings.receiver,
@@ -213,7 +214,6 @@ class Process:
 
     def _add_window(self) -> None:
         app = self._app("window")
-        kernels.warm_up_aside()
         sink = self.settings.sink
         worker = WindowWorker(
             app,
