@@ -12,7 +12,7 @@ from openanomaly.errors import BusUnavailableError, RetryableError
 
 log = logging.getLogger(__name__)
 
-Record = tuple[int, bytes | None, bytes | None]
+Record = tuple[int, bytes | None, bytes | memoryview | None]
 Publish = Callable[[Sequence[Record]], Awaitable[None]]
 
 _GATHERED_BYTES = 8 << 20

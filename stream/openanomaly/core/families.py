@@ -57,6 +57,11 @@ class Families:
         told = (kind != SeriesKind.UNKNOWN) & (number != UNNAMED)
         self._kind[number[told]] = kind[told]
 
+    @property
+    def kinds(self) -> NDArray[np.uint8]:
+        """Kinds by number of name, and room for more."""
+        return self._kind
+
     def kind(self, number: NDArray[np.int32]) -> NDArray[np.uint8]:
         """(S,) kinds by number of name."""
         return self._kind[number]

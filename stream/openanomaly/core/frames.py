@@ -185,12 +185,16 @@ class SampleFrame:
         columns = [(1, self.series.ids), *self.series.labelfields_of(compress), (4, self.series.kind)]
         series = fields_of(*sorted(columns, key=itemgetter(0)))
         size = sum(len(p) if isinstance(p, bytes) else p.nbytes for p in series)
-        head = b"\x08" + varint(VERSION) + b"\x12" + varint(size)
         samples = fields_of((3, self.row), (4, self.timestamp_ms), (5, self.value))
-        parts: list[Any] = [head, *series, *samples]
+        parts: list[Any] = [self.head(size), *series, *samples]
         if self.received_ms:
             parts.append(b"\x30" + varint(self.received_ms))
         return b"".join(parts)
+
+    @staticmethod
+    def head(series_bytes: int) -> bytes:
+        """What stands before the fields of the series."""
+        return b"\x08" + varint(VERSION) + b"\x12" + varint(series_bytes)
 
     @classmethod
     def decode(cls, record: bytes) -> "SampleFrame":

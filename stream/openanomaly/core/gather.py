@@ -4,14 +4,18 @@ A frame costs tens of microseconds however small it is, and each is a record on 
 samples of all requests of a few milliseconds share frames, and each frame says whose samples it has.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core import kernels
-from openanomaly.core.frames import SampleFrame, SeriesColumn
+from openanomaly.core.frames import SampleFrame, SeriesColumn, compress_labels, fields_of
+from openanomaly.core.gather_compiled import Written, write
 from openanomaly.core.intake import Batch
 from openanomaly.core.series import Ids
 
@@ -26,7 +30,7 @@ class Cut:
     """One frame, ready to publish. `batches` are the numbers of the batches it may have samples of."""
 
     partition: int
-    record: bytes
+    record: bytes | memoryview
     batches: frozenset[int]
 
 
@@ -58,6 +62,8 @@ def cut(batches: Sequence[Batch], limit_bytes: int, received_ms: int, compress: 
         received_ms: wall clock.
         compress: label columns are compressed.
     """
+    if kernels.ready() and (usual := _cut_compiled(batches, limit_bytes, received_ms, compress)) is not None:
+        return usual
     gathered, partition = _gather(batches)
     ends = np.flatnonzero(np.diff(partition, append=-1)) + 1
     found = []
@@ -69,6 +75,89 @@ def cut(batches: Sequence[Batch], limit_bytes: int, received_ms: int, compress: 
             found.append(Cut(number, record, _batches(gathered, at, to)))
         start = end
     return found
+
+
+def _cut_compiled(
+    batches: Sequence[Batch], limit_bytes: int, received_ms: int, compress: bool
+) -> list[Cut] | None:
+    """The same by the compiled loops, of usual batches; else None."""
+    if not all(b.is_even for b in batches):
+        return None
+
+    def joined(name: str) -> NDArray[Any]:
+        # Of one batch too: what is compiled takes arrays of one layout, which can be written.
+        return np.concatenate([getattr(b, name) for b in batches])
+
+    ids = joined("ids")
+    if not len(ids):
+        return []
+    columns = joined("partition"), joined("kind"), joined("timestamp_ms"), joined("value")
+    one = SERIES_BYTES + SAMPLE_BYTES
+    written = write(ids, *columns, (limit_bytes - FRAME_HEAD_BYTES) // one, received_ms)
+    if written is None:
+        return None
+    start = list(accumulate([len(b.ids) for b in batches], initial=0))
+    labels: dict[int, _Labels] = {}
+    if any(b.blocks for b in batches):
+        labelled = np.concatenate([b.labelled + at for b, at in zip(batches, start, strict=False)])
+        labels = _labels_of(written, labelled, [block for b in batches for block in b.blocks])
+    found = []
+    order, frames, samples = written.order, written.frame.tolist(), written.samples.tolist()
+    buffer = written.buffer.data
+    for p, (at, _, _, _, end) in enumerate(frames):
+        if at == end:
+            continue
+        record: bytes | memoryview = buffer[at:end]
+        if (mine := labels.get(p)) is not None:
+            if mine.size + (samples[p + 1] - samples[p]) * one + FRAME_HEAD_BYTES > limit_bytes:
+                return None
+            record = _with_labels(buffer, frames[p], mine, compress)
+        first, last = order[samples[p]], order[samples[p + 1] - 1]
+        whose = range(bisect_right(start, first) - 1, bisect_right(start, last))
+        found.append(Cut(p, record, frozenset(whose)))
+    return found
+
+
+class _Labels(NamedTuple):
+    """Label blocks of a frame, and their offsets as a SeriesColumn has them."""
+
+    blocks: list[bytes]
+    offset: NDArray[np.uint32]
+
+    @property
+    def size(self) -> int:
+        return int(self.offset[-1])
+
+
+def _labels_of(written: Written, labelled: NDArray[np.int64], blocks: list[bytes]) -> dict[int, _Labels]:
+    """The `blocks` of samples `labelled` by the partition of their frame."""
+    place = np.empty(len(written.order), np.int64)
+    place[written.order] = np.arange(len(place))
+    at = place[labelled]
+    by_place = np.argsort(at)
+    at = at[by_place]
+    found = {}
+    bounds = np.searchsorted(at, written.samples).tolist()
+    for p, (first, stop) in enumerate(pairwise(bounds)):
+        if first < stop:
+            mine = [blocks[i] for i in by_place[first:stop].tolist()]
+            offset = np.zeros(written.samples[p + 1] - written.samples[p] + 1, np.uint32)
+            offset[at[first:stop] - written.samples[p] + 1] = [len(b) for b in mine]
+            found[p] = _Labels(mine, np.cumsum(offset, dtype=np.uint32))
+    return found
+
+
+def _with_labels(buffer: memoryview, frame: list[int], labels: _Labels, compress: bool) -> bytes:
+    """A frame that was written without labels, with them."""
+    _, ids, kinds, rest, end = frame
+    fields: list[Any] = [buffer[ids:kinds], *fields_of((2, labels.offset))]
+    joined = b"".join(labels.blocks)
+    if compress:
+        fields += [buffer[kinds:rest], *fields_of((5, compress_labels(joined)))]
+    else:
+        fields += [*fields_of((3, joined)), buffer[kinds:rest]]
+    size = sum(f.nbytes if isinstance(f, np.ndarray) else len(f) for f in fields)
+    return b"".join([SampleFrame.head(size), *fields, buffer[rest:end]])
 
 
 def _gather(batches: Sequence[Batch]) -> tuple[_Gathered, NDArray[np.int64]]:

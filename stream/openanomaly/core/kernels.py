@@ -1,4 +1,4 @@
-"""Compiled loops for the hottest paths, with the extra `fast`; the one file that knows numba.
+"""Compiled loops for the hottest paths, with the extra `fast`; the one file that imports numba.
 
 Every function here has a numpy twin beside its caller, which does the same and is used where numba is
 not installed and while it compiles: `ready()` says which. Compiling takes a second or two, in a thread
@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,9 +27,10 @@ ZERO_BYTES = 9
 """Of a sample whose value is 0, which most senders leave out: `12 07 10 <6 bytes timestamp>`."""
 _USUAL_BYTES = 64
 """A time series has more, as a rule: what there is room for before it is known how many there are."""
+_CALLS: list[Callable[[], None]] = []
 _READY = threading.Event()
 _SETTLED = threading.Event()
-_SEED: U64 = np.frombuffer(secrets.token_bytes(32), np.uint64)
+_SEED: U64 = np.frombuffer(secrets.token_bytes(64), np.uint64)
 """Of this process: who can choose labels must not be able to choose hashes that meet."""
 SWITCH = "OPENANOMALY_COMPILED"
 """Environment variable; 0 leaves numba alone."""
@@ -55,7 +57,8 @@ def warm_up() -> None:
     """Compile everything, if numba is there; returns when that is done."""
     if numba is not None and os.environ.get(SWITCH) != "0" and not ready():
         try:
-            _compile()
+            for call in (_compile, *_CALLS):
+                call()
         except Exception:  # whatever is wrong with a compiler, the numpy twins do the work
             log.exception("numba cannot compile; the uncompiled functions stay in use")
         else:
@@ -70,12 +73,27 @@ def warm_up_aside() -> None:
 
 
 def _jit(function: Any) -> Any:
-    if numba is None:
-        return function
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # nowhere to keep the cache
-        return numba.njit(nogil=True)(function)
+    return jit()(function)
+
+
+def jit(**options: Any) -> Callable[[Any], Any]:
+    """Decorator of a function to compile; as it is where numba is not installed."""
+
+    def decorate(function: Any) -> Any:
+        if numba is None:
+            return function
+        try:
+            return numba.njit(nogil=True, cache=True, **options)(function)
+        except RuntimeError:  # nowhere to keep the cache
+            return numba.njit(nogil=True, **options)(function)
+
+    return decorate
+
+
+def compiles(call: Callable[[], None]) -> Callable[[], None]:
+    """Have `warm_up` call this: it calls every function of its module with each type that it will have."""
+    _CALLS.append(call)
+    return call
 
 
 if numba is not None:
@@ -96,6 +114,38 @@ if numba is not None:
         return signature, generate
 
     @intrinsic
+    def bits_of(context: Any, number: Any) -> Any:
+        """The bits of a float32 as uint32."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(types.uint32))
+
+        return types.uint32(types.float32), generate
+
+    @intrinsic
+    def of_bits(context: Any, bits: Any) -> Any:
+        """The float32 of these bits."""
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+        return types.float32(types.uint32), generate
+
+    @intrinsic
+    def put_word(context: Any, data: Any, at: Any, word: Any) -> Any:
+        """Write eight bytes into `data` from `at` on, little-endian, wherever they lie."""
+        signature = types.void(data, types.intp, types.uint64)
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            address = builder.gep(array.data, [arguments[1]])
+            number = context.get_value_type(types.uint64)
+            builder.store(arguments[2], builder.bitcast(address, number.as_pointer()), align=1)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    @intrinsic
     def _fold(context: Any, a: Any, b: Any) -> Any:
         """Both halves of the 128-bit product, xored."""
         signature = types.uint64(types.uint64, types.uint64)
@@ -111,10 +161,22 @@ if numba is not None:
 
 
 @_jit
-def _hash(data: Bytes, at: int, size: int, seed: U64, out: U64) -> None:
-    """128 bits of `size` bytes: two lanes of folded products. Reads up to 7 bytes beyond the last one."""
+def _hash(data: Bytes, at: int, size: int, seed: U64) -> Any:
+    """128 bits of `size` bytes: two lanes of folded products. Reads up to 7 bytes beyond the last one.
+
+    While there are 32 bytes the lanes are four, of other secrets: a processor does them side by side.
+    """
     a, b = seed[0] ^ np.uint64(size), seed[1] ^ np.uint64(size)
     end = at + size
+    if size >= 32:
+        c, d = a, b
+        while at + 32 <= end:
+            x, y = _word(data, at), _word(data, at + 8)
+            a, b = _fold(x ^ seed[2], y ^ a), _fold(x ^ seed[3], y ^ b)
+            x, y = _word(data, at + 16), _word(data, at + 24)
+            c, d = _fold(x ^ seed[4], y ^ c), _fold(x ^ seed[5], y ^ d)
+            at += 32
+        a, b = a ^ c, b ^ d
     while at + 16 <= end:
         x, y = _word(data, at), _word(data, at + 8)
         a, b = _fold(x ^ seed[2], y ^ a), _fold(x ^ seed[3], y ^ b)
@@ -127,8 +189,7 @@ def _hash(data: Bytes, at: int, size: int, seed: U64, out: U64) -> None:
     elif left > 0:
         x = _word(data, at) & (~np.uint64(0) >> np.uint64(8 * (8 - left)))
     a, b = _fold(x ^ seed[2], y ^ a), _fold(x ^ seed[3], y ^ b)
-    out[0] = _fold(a ^ seed[1], np.uint64(size) ^ seed[2])
-    out[1] = _fold(b ^ seed[0], np.uint64(size) ^ seed[3])
+    return _fold(a ^ seed[1], np.uint64(size) ^ seed[2]), _fold(b ^ seed[0], np.uint64(size) ^ seed[3])
 
 
 @_jit
@@ -199,35 +260,29 @@ def _read_1(
                 if has_value:
                     value[count] = _word(data, label + 3)
                 cut[count] = label
-                _hash(data, at, label - at, seed, raw[count])
+                raw[count, 0], raw[count, 1] = _hash(data, at, label - at, seed)
         at = stop_at
         count += 1
     return count
 
 
 @_jit
-def _count_2(data: Bytes, end: int) -> tuple[int, int, int]:
-    """Symbols, time series and label references of a 2.0 request; -1 if it is not symbols, then series."""
-    at = symbols = series = refs = 0
+def _count_2(data: Bytes, end: int) -> tuple[int, int]:
+    """Symbols and time series of a 2.0 request; -1 if it is not symbols, then series."""
+    at = symbols = series = 0
     while at < end:
         tag = data[at]
         if tag != 0x2A and (tag != 0x22 or series):
-            return -1, 0, 0
+            return -1, 0
         size, at = _varint(data, at + 1, end)
         if size < 0 or at + size > end:
-            return -1, 0, 0
+            return -1, 0
         if tag == 0x22:
             symbols += 1
         else:
             series += 1
-            if size and data[at] == 0x0A:
-                length, first = _varint(data, at + 1, at + size)
-                if length < 0 or first + length > at + size:
-                    return -1, 0, 0
-                for i in range(first, first + length):
-                    refs += data[i] < 0x80
         at += size
-    return symbols, series, refs
+    return symbols, series
 
 
 @_jit
@@ -241,23 +296,20 @@ def _read_2(
     start: I64,
     stop: I64,
     is_usual: NDArray[np.bool_],
-    ref: I64,
-    refs: I64,
     raw: U64,
     timestamp_ms: I64,
     value: U64,
     kinds: Bytes,
     kind: Bytes,
-) -> int:
-    """How many references are in `ref`."""
-    at = symbols = series = total = 0
+) -> None:
+    at = symbols = series = 0
     while at < end:
         tag = data[at]
         size, at = _varint(data, at + 1, end)
         stop_at = at + size
         if tag == 0x22:
             symbol_start[symbols], symbol_stop[symbols] = at, stop_at
-            _hash(data, at, size, seed, symbol_hash[symbols])
+            symbol_hash[symbols, 0], symbol_hash[symbols, 1] = _hash(data, at, size, seed)
             symbols += 1
             at = stop_at
             continue
@@ -269,7 +321,7 @@ def _read_2(
             continue
         length, label = _varint(data, first + 1, stop_at)
         sample = label + length
-        if sample + 9 > stop_at or data[sample] != 0x12:
+        if length < 0 or sample + 9 > stop_at or data[sample] != 0x12:
             continue
         # The sample: `12 <size> [09 <value>] 10 <time> [18 <start time>]`.
         sample_end = sample + 2 + np.int64(data[sample + 1])
@@ -296,28 +348,20 @@ def _read_2(
             if about >= 2 and data[sample_end + 2] == 0x08 and data[sample_end + 3] < len(kinds):
                 kind[i] = kinds[data[sample_end + 3]]
         # Label references, in pairs.
-        count, a, b = 0, np.uint64(0), np.uint64(0)
-        name = np.int64(0)
+        a = b = np.uint64(0)
         while label < sample:
+            name, label = _varint(data, label, sample)
             one, label = _varint(data, label, sample)
-            if one < 0 or one >= symbols:
-                count = -1
+            if name < 0 or one < 0 or name >= symbols or one >= symbols:
+                label = -1
                 break
-            ref[total + count] = one
-            count += 1
-            if count % 2:
-                name = one
-            else:
-                a += _fold(symbol_hash[name, 0] ^ seed[2], symbol_hash[one, 1] ^ seed[3])
-                b += _fold(symbol_hash[name, 1] ^ seed[2], symbol_hash[one, 0] ^ seed[3])
-        if count < 0 or count % 2:
+            a += _fold(symbol_hash[name, 0] ^ seed[2], symbol_hash[one, 1] ^ seed[3])
+            b += _fold(symbol_hash[name, 1] ^ seed[2], symbol_hash[one, 0] ^ seed[3])
+        if label < 0:
             continue
-        refs[i] = count
-        total += count
         raw[i, 0], raw[i, 1] = a, b
         timestamp_ms[i], value[i] = time, number
         is_usual[i] = True
-    return total
 
 
 @_jit
@@ -395,8 +439,6 @@ class Request2(NamedTuple):
     start: I64
     stop: I64
     is_usual: NDArray[np.bool_]
-    ref: I64
-    refs: I64
     raw: U64
     timestamp_ms: I64
     value: NDArray[np.float64]
@@ -410,7 +452,7 @@ def read_2(body: bytes | bytearray, limit: int, kinds: Bytes) -> Request2 | None
     """
     # A symbol that ends the body is hashed in whole words, and so reads beyond it.
     data = np.frombuffer(body + bytes(16), np.uint8)
-    symbols, series, refs = _count_2(data, len(body))
+    symbols, series = _count_2(data, len(body))
     if symbols < 0 or series > limit:
         return None
     found = Request2(
@@ -419,18 +461,16 @@ def read_2(body: bytes | bytearray, limit: int, kinds: Bytes) -> Request2 | None
         np.zeros(series, np.int64),
         np.zeros(series, np.int64),
         np.zeros(series, bool),
-        np.zeros(refs, np.int64),
-        np.zeros(series, np.int64),
         np.zeros((series, 2), np.uint64),
         np.zeros(series, np.int64),
         np.zeros(series, np.float64),
         np.zeros(series, np.uint8),
     )
-    places, columns = found[:2], found[2:9]
+    places, columns = found[:2], found[2:7]
     hashes = np.zeros((symbols, 2), np.uint64)
     numbers = found.value.view(np.uint64)
-    used = _read_2(data, len(body), _SEED, *places, hashes, *columns, numbers, kinds, found.kind)
-    return found._replace(ref=found.ref[:used])
+    _read_2(data, len(body), _SEED, *places, hashes, *columns, numbers, kinds, found.kind)
+    return found
 
 
 def probe(table: U64, ids: U64) -> NDArray[np.int32]:

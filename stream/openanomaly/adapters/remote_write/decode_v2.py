@@ -48,7 +48,7 @@ def decode(body: bytes | bytearray, identities: Identities) -> WriteColumns:
             slot[i] = -1
             ts.refuse(ts.fault, refused)
     kind = usual.kind
-    _admit(identities, slot, raw, usual, whole, symbols, refused)
+    _admit(identities, slot, read, whole, refused)
     for i, ts in whole.items():
         kind[i] = ts.kind
     samples = spread(usual.timestamp_ms, usual.value, slot, whole)
@@ -76,7 +76,7 @@ def _read_compiled(body: bytes | bytearray) -> _Read | None:
     return _Read(
         Slices(body, found.start, found.stop),
         Slices(body, found.symbol_start, found.symbol_stop),
-        refs.Usual(found.is_usual, found.ref, found.refs, found.timestamp_ms, found.value, found.kind),
+        refs.Usual(found.is_usual, found.timestamp_ms, found.value, found.kind),
         found.raw,
     )
 
@@ -88,10 +88,10 @@ def _read(body: bytes | bytearray) -> _Read:
         raise MalformedRequestError(f"cannot decode io.prometheus.write.v2.Request: {exc}") from exc
     check_count(len(request.timeseries), "time series")
     slices, symbols = list(request.timeseries), list(request.symbols)
-    usual = refs.read(slices, len(symbols))
+    usual, ref, count = refs.read(slices, len(symbols))
     raw = np.zeros((len(slices), 2), np.uint64)
     if slices and symbols:
-        raw[usual.is_usual] = refs.hash_series(symbols, usual.ref, usual.refs[usual.is_usual])
+        raw[usual.is_usual] = refs.hash_series(symbols, ref, count[usual.is_usual])
     return _Read(slices, symbols, usual, raw)
 
 
@@ -110,21 +110,18 @@ def _hashes(read: _Read, whole: "dict[int, Whole2]") -> NDArray[np.uint64]:
 def _admit(
     identities: Identities,
     slot: NDArray[np.int32],
-    raw: NDArray[np.uint64],
-    usual: refs.Usual,
+    read: _Read,
     whole: dict[int, "Whole2"],
-    symbols: Numbered,
     refused: Refused,
 ) -> None:
     """Slots for the series that have none; those whose labels cannot be become `whole` and are refused."""
     unknown = [i for i in np.flatnonzero(slot < 0).tolist() if i not in whole or not whole[i].fault]
     if not unknown:
         return
-    start = np.cumsum(usual.refs) - usual.refs
+    usual, raw = read.usual, read.raw
     for i in unknown:
         if i not in whole:
-            ref = usual.ref[start[i] : start[i] + usual.refs[i]].tolist()
-            labels, fault = _labels(symbols, ref)
+            labels, fault = _labels(read.symbols, refs.of_usual(read.slices[i]))
             whole[i] = Whole2(
                 labels, [int(usual.timestamp_ms[i])], [usual.value[i]], fault=fault, kind=int(usual.kind[i])
             )

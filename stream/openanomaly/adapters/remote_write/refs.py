@@ -18,21 +18,19 @@ _VALUE = np.dtype("V8")
 
 
 class Usual(NamedTuple):
-    """Columns of S time series; where not `is_usual`, the other columns mean nothing.
-
-    `ref` holds the references of all usual series, one after another, `refs` (S,) of each.
-    """
+    """Columns of S time series; where not `is_usual`, the other columns mean nothing."""
 
     is_usual: NDArray[np.bool_]
-    ref: NDArray[np.int64]
-    refs: NDArray[np.int64]
     timestamp_ms: NDArray[np.int64]
     value: NDArray[np.float64]
     kind: NDArray[np.uint8]
 
 
-def read(slices: list[bytes], symbols: int) -> Usual:
-    """The columns of `slices`, S time series as bytes, that refer to `symbols` symbols."""
+def read(slices: list[bytes], symbols: int) -> tuple[Usual, NDArray[np.int64], NDArray[np.int64]]:
+    """The columns of `slices`, S time series as bytes, that refer to `symbols` symbols.
+
+    With them the references of all usual series, one after another, and (S,) how many each has.
+    """
     data = np.frombuffer(b"".join([*slices, bytes(_PAD)]), np.uint8)
     length = np.fromiter(map(len, slices), np.int64, len(slices))
     end = np.cumsum(length)
@@ -53,7 +51,27 @@ def read(slices: list[bytes], symbols: int) -> Usual:
     count[is_usual] = refs
     if (refs & 1).any() or (ref >= symbols).any():
         ref = _drop_broken(ref, count, is_usual, symbols)
-    return Usual(is_usual, ref, count, sample.timestamp_ms, sample.value, kind)
+    return Usual(is_usual, sample.timestamp_ms, sample.value, kind), ref, count
+
+
+def of_usual(series: bytes) -> list[int]:
+    """The label references of one usual time series."""
+    size, at = _varint(series, 1)
+    end = at + size
+    found = []
+    while at < end:
+        number, at = _varint(series, at)
+        found.append(number)
+    return found
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    number = shift = 0
+    while (byte := data[at]) > 0x7F:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        at += 1
+    return number | byte << shift, at + 1
 
 
 class _Samples(NamedTuple):
