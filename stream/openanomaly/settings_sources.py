@@ -270,6 +270,7 @@ def _describe(error: Any, values: _Values) -> str:
     if error["type"] == "missing":
         return f"{place}: {name} is missing"
     message = error["msg"].removeprefix("Value error, ")
+    message = message.replace("a valid tuple", "a list").replace("a valid dictionary", "a map")
     allowed = _range(info)
     if error["type"] == "value_error":
         more = f"; allowed: {allowed}" if allowed else ""

@@ -148,6 +148,11 @@ def test_variables_of_others_are_left_alone() -> None:
             "pipelines:\n- name: a\n  score:\n    mute: [{days: [sunday]}]",
             "FILE, line 4: pipelines.0.score.mute.0.days.0 = 'sunday': input should be 'mon', 'tue'",
         ),
+        (
+            "receiver: {replica_labels: a}",
+            "FILE, line 1: receiver.replica_labels = 'a': input should be a list",
+        ),
+        ("sink: {external_labels: [a]}", "FILE, line 1: sink.external_labels = ['a']: input should be a map"),
         ("sink: http://a/write", "FILE, line 1: sink = (secret): expected settings by name"),
         ("broker: {1: 5s}", "FILE, line 1: broker.1 = (int): keys should be strings"),
         ("log:\n  level: info\n  level: debug", "FILE, line 3: log.level is given twice"),
