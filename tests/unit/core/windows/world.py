@@ -126,9 +126,11 @@ class Broker:
 class Worker:
     """One life of a worker on one partition."""
 
-    def __init__(self, broker: Broker, pipelines: Sequence[Pipeline], *, ring_first: bool = True) -> None:
+    def __init__(
+        self, broker: Broker, pipelines: Sequence[Pipeline], *, ring_first: bool = True, limit: int = 10_000
+    ) -> None:
         self.broker = broker
-        self.partition = Partition(0, plan(pipelines), Budget(10_000))
+        self.partition = Partition(0, plan(pipelines), Budget(limit))
         # Compacted: the last record of each key, in the order of the log.
         last = {record.key: i for i, record in enumerate(broker.state)}
         state = [broker.state[i] for i in sorted(last.values())]
