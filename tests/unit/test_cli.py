@@ -119,8 +119,14 @@ def test_the_file_may_be_named_by_flag_or_variable(tmp_path: Path) -> None:
             ["run", "--dry-run", "--set", "web.tls.cert_file=a", "--set", "web.tls.key_file=b"],
             "web.tls.cert_file",
         ),
-        (["run", "--dry-run", "--set", "web.auth.bearer_token_file=none"], "cannot read secret file none"),
-        (["receiver", "--set", "web.auth.bearer_token_file=none"], "cannot read secret file none"),
+        (
+            ["run", "--dry-run", "--set", "web.auth.bearer_token_file=none"],
+            "cannot read web.auth.bearer_token_file=none: No such file or directory",
+        ),
+        (
+            ["receiver", "--set", "web.admin_auth.username=a", "--set", "web.admin_auth.password_file=none"],
+            "cannot read web.admin_auth.password_file=none: No such file or directory",
+        ),
     ],
 )
 def test_wrong_settings_end_with_status_2_and_the_reason(

@@ -58,7 +58,7 @@ def test_openmetrics_read_the_same(telemetry: Telemetry) -> None:
 
 def test_names_have_their_room_and_unit_and_help(telemetry: Telemetry) -> None:
     for metric in metrics(telemetry):
-        assert re.fullmatch(r"openanomaly(_[a-z]+)+", metric.name), metric.name
+        assert re.fullmatch(r"(openanomaly|process)(_[a-z]+)+", metric.name), metric.name
         assert metric.documentation.endswith("."), metric.name
         assert len(metric.documentation.split()) >= 3, metric.name
         if metric.type == "histogram":

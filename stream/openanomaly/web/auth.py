@@ -20,7 +20,8 @@ _OPEN = ("/-/healthy", "/-/ready", "/metrics")
 class SecretFile:
     """A secret in a file, read again when the file changes: a rotated one holds without a restart."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, setting: str, path: str) -> None:
+        self._setting = setting
         self._path = Path(path)
         self._stamp: tuple[int, int] | None = None
         self._value = b""
@@ -35,28 +36,28 @@ class SecretFile:
                 self._value, self._stamp = value, stamp
         except OSError as exc:
             if self._stamp is None:
-                raise ConfigError(f"cannot read secret file {self._path}: {exc.strerror}") from exc
+                raise ConfigError(f"cannot read {self._setting}={self._path}: {exc.strerror}") from exc
         if self._stamp is None:
-            raise ConfigError(f"secret file {self._path} is empty: everybody would know it")
+            raise ConfigError(f"{self._setting}={self._path} is empty: everybody would know it")
         return self._value
 
 
 class Credentials:
-    """What a caller must show; without any, everybody passes."""
+    """What a caller must show; without any, everybody passes. `group` names the settings in errors."""
 
-    def __init__(self, settings: AuthSettings) -> None:
+    def __init__(self, settings: AuthSettings, group: str) -> None:
         self.is_set = settings.is_set
         self._tokens: list[bytes | SecretFile] = []
         if settings.bearer_token is not None:
             self._tokens.append(settings.bearer_token.get_secret_value().encode())
         if settings.bearer_token_file is not None:
-            self._tokens.append(SecretFile(settings.bearer_token_file))
+            self._tokens.append(SecretFile(f"{group}.bearer_token_file", settings.bearer_token_file))
         self._username = (settings.username or "").encode()
         self._password: bytes | SecretFile | None = None
         if settings.password is not None:
             self._password = settings.password.get_secret_value().encode()
         elif settings.password_file is not None:
-            self._password = SecretFile(settings.password_file)
+            self._password = SecretFile(f"{group}.password_file", settings.password_file)
 
     def accepts(self, header: str | None) -> bool:
         """Whether the value of an Authorization header passes."""
@@ -87,8 +88,8 @@ def middleware(settings: WebSettings) -> object:
 
     Where neither is set, the admin API answers loopback callers only.
     """
-    callers = Credentials(settings.auth)
-    admins = Credentials(settings.admin_auth) if settings.admin_auth.is_set else callers
+    callers = Credentials(settings.auth, "web.auth")
+    admins = Credentials(settings.admin_auth, "web.admin_auth") if settings.admin_auth.is_set else callers
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
