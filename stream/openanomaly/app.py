@@ -18,7 +18,15 @@ from openanomaly.agents.ingest import create_receiver
 from openanomaly.agents.sink import check_target, create_sink
 from openanomaly.agents.window import WindowWorker
 from openanomaly.broker.dead_letter import DeadLetters
-from openanomaly.broker.faust_app import App, BrokerConfig, Role, broker_url, credentials, make_app
+from openanomaly.broker.faust_app import (
+    App,
+    BrokerConfig,
+    Role,
+    broker_url,
+    credentials,
+    expired_records,
+    make_app,
+)
 from openanomaly.broker.runner import Runner
 from openanomaly.broker.topics import topics
 from openanomaly.broker.watchdog import Watchdog
@@ -184,13 +192,7 @@ class Process:
             lag.oldest_seconds.labels(role, topic).set(seconds)
 
         self._watchdogs.append(Watchdog(app, report, is_held_up))
-
-        def expired() -> dict[str, int]:
-            lost = app.consumer.expired if app.is_up else {}
-            topics = [ledger.topic for ledger in app.ledgers]
-            return {topic: sum(n for tp, n in lost.items() if tp.topic == topic) for topic in topics}
-
-        lag.watch(app.role, expired)
+        lag.watch(app.role, lambda: expired_records(app))
 
     def _add_receiver(self) -> None:
         app = self._app("ingest")

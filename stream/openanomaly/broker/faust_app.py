@@ -245,3 +245,10 @@ async def end_offsets(app: App, tps: Iterable[TP]) -> dict[TP, int]:
 async def committed_offsets(app: App, tps: Iterable[TP]) -> dict[TP, int]:
     """Where delivery of each partition begins: the committed offset, or the earliest there is."""
     return await cast("ReleasedOffsets", app.consumer).begin_offsets(tps)
+
+
+def expired_records(app: App) -> dict[str, int]:
+    """How many records of each topic retention deleted before `app` read them."""
+    expired = cast("ReleasedOffsets", app.consumer).expired
+    topics = [ledger.topic for ledger in app.ledgers]
+    return {topic: sum(n for tp, n in expired.items() if tp.topic == topic) for topic in topics}

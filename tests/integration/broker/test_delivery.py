@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from integration.broker.buses import PARTITIONS, Bus, Reader, numbered, offsets, running, value
-from openanomaly.broker.faust_app import BrokerConfig, declare, make_app
+from openanomaly.broker.faust_app import BrokerConfig, declare, expired_records, make_app
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import BusUnavailableError, ConfigError
 from parts.part import free_port
@@ -116,7 +116,9 @@ def test_records_that_retention_took_are_counted_and_the_rest_is_read(durable_bu
             await bus.write(spec, [(2, None, value(20))])
             await until(lambda: second.read[2])
             expired = {tp.partition: n for tp, n in second.app.consumer.expired.items()}
+            told = expired_records(second.app)
         assert expired == {1: 1, 2: 15}
+        assert told == {spec.name: 16}
         assert second.read == {0: offsets(5, 20), 1: offsets(6, 20), 2: offsets(20, 21), 3: offsets(5, 20)}
 
     asyncio.run(go())
