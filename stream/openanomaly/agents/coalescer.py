@@ -65,8 +65,8 @@ class Coalescer:
             self._flush()
         elif self._timer is None:
             self._timer = loop.call_later(self._coalesce_s, self._flush)
-        # Not cancelled with the request that waits: its samples share frames with others.
-        await asyncio.shield(waiter.durable)
+        # A request that gives up takes nobody along: what is gathered is sent by a task of its own.
+        await waiter.durable
 
     async def stop(self) -> None:
         """Send what is gathered, and wait until all of it is durable or has failed."""

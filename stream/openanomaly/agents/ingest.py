@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
+from prometheus_client import Counter as Counted
 
 from openanomaly.adapters.remote_write import decode_v1, decode_v2
 from openanomaly.adapters.remote_write.columns import WriteColumns
@@ -90,7 +91,9 @@ class Receiver:
         self._metrics = metrics
         self._in_flight = InFlight(settings.in_flight_limit_bytes)
         metrics.in_flight_bytes.set_function(lambda: self._in_flight.used_bytes)
+        metrics.known_series.set_function(lambda: len(self._intake.identities))
         self._decoding = asyncio.Lock()
+        self._answered: dict[tuple[Version | None, int], Counted] = {}
 
     async def handle(self, request: web.Request) -> web.Response:
         """Accept one remote-write request; 204 only once the broker holds every sample of it."""
@@ -105,8 +108,16 @@ class Receiver:
         except RetryableError as exc:
             headers = {"Retry-After": str(self._settings.retry_after_s), **written}
             answer = web.Response(status=503, text=str(exc), headers=headers)
-        self._metrics.requests.labels(_NAMES[version] if version else "unknown", str(answer.status)).inc()
+        self._answered_with(version, answer.status).inc()
         return answer
+
+    def _answered_with(self, version: Version | None, status: int) -> Counted:
+        """The counter of these answers: to look one up by its labels costs as much as to read headers."""
+        counted = self._answered.get((version, status))
+        if counted is None:
+            name = _NAMES[version] if version else "unknown"
+            counted = self._answered[version, status] = self._metrics.requests.labels(name, str(status))
+        return counted
 
     async def stop(self) -> None:
         """Send what is gathered; requests that wait for it are answered."""
@@ -165,7 +176,9 @@ class Receiver:
             int(time.time() * 1000),
         )
         samples = len(columns.row) + refused.samples
-        dropped = taken.dropped + Counter(refused=refused.samples)
+        dropped = taken.dropped
+        if refused.samples:
+            dropped["refused"] = refused.samples
         written = samples - dropped["refused"] - dropped["future"]
         outcome = Outcome(
             taken.batch,
@@ -191,7 +204,6 @@ class Receiver:
         for kind in ("histograms", "exemplars", "metadata"):
             if count := getattr(outcome, kind):
                 metrics.ignored.labels(kind).inc(count)
-        metrics.known_series.set(len(self._intake.identities))
 
     async def _publish(self, outcome: Outcome) -> None:
         """Return once every sample of the batch is durable.

@@ -73,11 +73,17 @@ async def read_body(request: web.Request, limit_bytes: int, hold: Hold) -> bytes
         RetryableError: no room, or it did not come in time.
     """
     _check(request.content_length or 0, limit_bytes)
+    content = request.content
+    if content.is_eof() and content.exception() is None:  # as usual: all of it came with the head
+        body = content.read_nowait()
+        _check(len(body), limit_bytes)
+        hold.add(len(body))
+        return body
     chunks: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(_READ_S):
-            while chunk := await request.content.readany():
+            while chunk := await content.readany():
                 size += len(chunk)
                 _check(size, limit_bytes)
                 hold.add(len(chunk))

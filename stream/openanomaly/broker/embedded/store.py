@@ -30,6 +30,12 @@ INLINE_BYTES = 4096
 _VERSION = 1
 _QUICK_CHECK_LIMIT_BYTES = 64 << 20
 _DELETE_AT_ONCE = 20_000
+_VALUES = "(?,?,?,?,?,?,?,?)"
+_ROWS_AT_ONCE = 64
+"""Rows of one statement: SQLite before 3.32 takes 999 values."""
+_ROW_BYTES = 128
+_MEASURED_BYTES = 64 << 10
+"""The pages of the database are counted when so much was written."""
 _SPARSE = 4
 """A segment of a compacted topic of which less than one in so many bytes lives is written anew."""
 
@@ -77,6 +83,9 @@ class Store:
         self.topics: dict[str, tuple[int, TopicSpec]] = {}
         self._synchronous = synchronous
         self._specs: dict[int, TopicSpec] = {}
+        self._pages_bytes = 0
+        self._grown_bytes: int | None = None
+        """What was written since the pages were counted; None if anything else has changed."""
         # Reading holds this while rows and the segments they name must agree.
         self._deleting = threading.Lock()
         try:
@@ -212,12 +221,14 @@ class Store:
     def _rows(self, records: Sequence[Append], undo: list[tuple[int, int, int]]) -> list[tuple[object, ...]]:
         rows: list[tuple[object, ...]] = []
         large: dict[int, list[Append]] = {}
+        inline_bytes = 0
         for record in records:
             topic = record.tp >> PARTITION_BITS
             if record.value is None or len(record.value) < INLINE_BYTES:
                 rows.append(
                     (_row(record), record.timestamp_ms, record.key, record.value, None, None, None, None)
                 )
+                inline_bytes += len(record.value or b"")
             else:
                 large.setdefault(topic, []).append(record)
         for topic, group in large.items():
@@ -227,16 +238,22 @@ class Store:
             for r, payload, position in zip(group, payloads, positions, strict=True):
                 where = (number, position, len(payload), checksum(payload))
                 rows.append((_row(r), r.timestamp_ms, r.key, None, *where))
+        if self._grown_bytes is not None:
+            self._grown_bytes += inline_bytes + _ROW_BYTES * len(records)
         return rows
 
     def _transaction(self, rows: list[tuple[object, ...]], compacted: list[Append]) -> None:
         db = self._write
         gone: Counter[int] = Counter()
         try:
+            if rows and not compacted and len(rows) <= _ROWS_AT_ONCE:
+                _insert(db, rows)  # one statement is a transaction of its own
+                return
             with self._deleting if compacted else contextlib.nullcontext():
                 db.execute("BEGIN IMMEDIATE")
                 try:
-                    db.executemany("INSERT INTO log VALUES(?,?,?,?,?,?,?,?)", rows)
+                    for first in range(0, len(rows), _ROWS_AT_ONCE):
+                        _insert(db, rows[first : first + _ROWS_AT_ONCE])
                     for record in compacted:
                         self._supersede(record, gone)
                     db.execute("COMMIT")
@@ -381,6 +398,7 @@ class Store:
 
     def tidy(self) -> None:
         """Give freed space back to the disk, a little at a time."""
+        self._grown_bytes = None
         self.segments.seal_idle()
         for id_, spec in list(self._specs.items()):
             if spec.compact:
@@ -431,9 +449,11 @@ class Store:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes in use: segments, and pages of the database that hold something."""
-        pages = self._pragma("page_count") - self._pragma("freelist_count")
-        return self.segments.used_bytes + pages * self._pragma("page_size")
+        """Bytes in use: segments, and pages of the database that hold something, or will when measured next."""
+        if self._grown_bytes is None or self._grown_bytes > _MEASURED_BYTES:
+            pages = self._pragma("page_count") - self._pragma("freelist_count")
+            self._pages_bytes, self._grown_bytes = pages * self._pragma("page_size"), 0
+        return self.segments.used_bytes + self._pages_bytes + self._grown_bytes
 
     def _pragma(self, name: str) -> int:
         return int(self._write.execute(f"PRAGMA {name}").fetchone()[0])
@@ -447,6 +467,16 @@ class Store:
                 self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._write.close()
+
+
+def _insert(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows of the log by one statement.
+
+    Each step of a statement lets go of Python's lock, and has to wait for it again: where the process is
+    busy, a statement for every row cost more than all else here.
+    """
+    values = ",".join([_VALUES] * len(rows))
+    db.execute(f"INSERT INTO log VALUES{values}", [value for row in rows for value in row])
 
 
 def _row(record: Append) -> int:
