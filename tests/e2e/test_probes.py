@@ -13,7 +13,7 @@ from e2e.pushed import Fleet
 from e2e.sender import push, request
 from parts import debian
 from parts.part import get, wait_until
-from parts.product import Product
+from parts.product import Product, openanomaly
 from parts.victoria import VictoriaMetrics
 
 SERIES, STEPS, WARMUP = 2000, 24, 8
@@ -62,6 +62,24 @@ def until_ready(product: Product) -> list[tuple[int, dict[str, str]]]:
 def windows(product: Product) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(get(f"{product.url}/api/v1/admin/status"))["window"]
     return found
+
+
+def test_what_to_do_next_is_logged(tmp_path: Path) -> None:
+    with openanomaly(tmp_path, "--broker", f"embedded://{tmp_path / 'broker'}") as product:
+        pass
+    log = product.process.log.read_text()
+    assert f"push remote-write to {product.write_url}" in log
+    assert "scores are counted and not written: set sink.url or --write-to" in log
+    assert "nobody else can read" not in log
+
+
+def test_a_role_alone_on_a_broker_of_one_process_is_warned(tmp_path: Path) -> None:
+    url = f"embedded://{tmp_path / 'broker'}"
+    with openanomaly(tmp_path, "--broker", url, command="inference") as product:
+        pass
+    log = product.process.log.read_text()
+    assert f"nobody else can read {url}: run all roles with `openanomaly run`" in log
+    assert "push remote-write" not in log
 
 
 @pytest.mark.timeout(180)
