@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core import kernels
 from openanomaly.core.pipelines.pipeline import ScoreOptions
 from openanomaly.core.scoring.levels import Z
 from openanomaly.core.scoring.scorer import Scorer
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=288)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
+    kernels.warm_up()
     steps = Steps(args.rows)
     scorer = Scorer(ScoreOptions())
     state, plain = scorer.allocate(args.rows), ReferenceScorer(args.rows)

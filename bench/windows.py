@@ -44,7 +44,7 @@ def frames(series: int, label_bytes: int, rows: int) -> list[SeriesColumn]:
 
 def forecast(due: DueFrame) -> bytes:
     """Forecasts that cost nothing: a level per series."""
-    level = np.nanmean(due.context, axis=1)[:, None, None]
+    level = np.nanmean(due.context.values, axis=1)[:, None, None]
     spread = np.array([-1.6, -0.8, 0, 0.8, 1.6], np.float32)
     flat = (level + spread + np.zeros((1, due.horizon, 1))).astype(np.float32)
     return ForecastFrame.pack(due, np.array(LEVELS, np.float32), flat).encode()

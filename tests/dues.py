@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core.contexts import Contexts
 from openanomaly.core.frames import DueFrame
 from openanomaly.errors import ForecastError
 
@@ -26,7 +27,7 @@ def due_frame(first: int, rows: int = 3, steps: int = 64, **changes: object) -> 
         "row": row,
         "generation": row + 100,
         "origin": row.astype(np.int64) + 1000,
-        "context": np.repeat(row.astype(np.float32)[:, None], steps, axis=1),
+        "context": Contexts.pack(np.repeat(row.astype(np.float32)[:, None], steps, axis=1)),
         "closed_ms": 0,
         "useful_until_ms": FAR_MS,
     }

@@ -17,6 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from openanomaly.core.contexts import Contexts
 from openanomaly.core.series import Ids, ids_of, varint
 from openanomaly.errors import MalformedFrameError, UnknownVersionError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
@@ -116,7 +117,7 @@ class SeriesColumn:
         has: NDArray[np.bool_] = self.label_offset[1:] > self.label_offset[:-1]
         return has
 
-    def labelfields_of(self, compress: bool) -> "list[tuple[int, Bytes]]":
+    def label_fields(self, compress: bool) -> "list[tuple[int, Bytes]]":
         """The fields of `Series` that hold labels; none if there are none."""
         if not self.label_offset[-1]:
             return []
@@ -127,7 +128,7 @@ class SeriesColumn:
 
     def to_pb(self, compress: bool) -> pb.Series:
         out = pb.Series(id=self.ids.tobytes(), kind=self.kind.tobytes())
-        for number, data in self.labelfields_of(compress):
+        for number, data in self.label_fields(compress):
             setattr(out, {2: "label_offset", 3: "labels", 5: "labels_zstd"}[number], bytes(data))
         return out
 
@@ -182,7 +183,7 @@ class SampleFrame:
 
     def encode(self, compress: bool = False) -> bytes:
         """The record. Written by hand, field by field: messages would copy every column twice."""
-        columns = [(1, self.series.ids), *self.series.labelfields_of(compress), (4, self.series.kind)]
+        columns = [(1, self.series.ids), *self.series.label_fields(compress), (4, self.series.kind)]
         series = fields_of(*sorted(columns, key=itemgetter(0)))
         size = sum(len(p) if isinstance(p, bytes) else p.nbytes for p in series)
         samples = fields_of((3, self.row), (4, self.timestamp_ms), (5, self.value))
@@ -215,8 +216,8 @@ class SampleFrame:
 class DueFrame:
     """Contexts of N series of one block that need a forecast; T steps each.
 
-    `context` is (N, T) float32, oldest first, NaN for a missing step; its last step is bucket
-    `origin`. `row` and `generation` say whose it is, and come back with the forecast.
+    The last step of a context is bucket `origin`. `row` and `generation` say whose it is, and come
+    back with the forecast.
     """
 
     partition: int
@@ -228,7 +229,7 @@ class DueFrame:
     row: NDArray[np.uint32]
     generation: NDArray[np.uint32]
     origin: NDArray[np.int64]
-    context: NDArray[np.float32]
+    context: Contexts
     closed_ms: int
     useful_until_ms: int
 
@@ -239,7 +240,7 @@ class DueFrame:
             row=self.row[rows],
             generation=self.generation[rows],
             origin=self.origin[rows],
-            context=self.context[rows],
+            context=self.context.take(rows),
         )
 
     def encode(self) -> bytes:
@@ -251,15 +252,17 @@ class DueFrame:
             model=self.model,
             horizon=self.horizon,
             step_ms=self.step_ms,
-            length=self.context.shape[1],
+            length=self.context.length,
             row=self.row.tobytes(),
             generation=self.generation.tobytes(),
             origin=self.origin.tobytes(),
             closed_ms=self.closed_ms,
             useful_until_ms=self.useful_until_ms,
+            center=self.context.center.tobytes(),
+            scale=self.context.scale.tobytes(),
         ).SerializeToString()
         # Nearly all of the record, and so not copied through a message. Fields may come in any order.
-        context: list[Any] = fields_of((12, self.context))
+        context: list[Any] = fields_of((12, self.context.packed))
         return b"".join([head, *context])
 
     @classmethod
@@ -279,7 +282,11 @@ class DueFrame:
             row,
             column(m.generation, "<u4", "generations", n),
             column(m.origin, "<i8", "origins", n),
-            column(m.context, "<f4", "contexts", n * m.length).reshape(n, m.length),
+            Contexts(
+                column(m.context, "<f2", "contexts", n * m.length).reshape(n, m.length),
+                column(m.center, "<f4", "centers", n),
+                column(m.scale, "<f4", "scales", n),
+            ),
             m.closed_ms,
             m.useful_until_ms,
         )

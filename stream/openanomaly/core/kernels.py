@@ -90,6 +90,11 @@ def jit(**options: Any) -> Callable[[Any], Any]:
     return decorate
 
 
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy as arrays are that stand in a record: to numba they have another type."""
+    return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
+
+
 def compiles(call: Callable[[], None]) -> Callable[[], None]:
     """Have `warm_up` call this: it calls every function of its module with each type that it will have."""
     _CALLS.append(call)

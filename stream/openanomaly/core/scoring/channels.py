@@ -29,14 +29,14 @@ CAP = np.float32(10.0)
 
 # Jitter: differences that are no signal. Of a value, of a forecast (float16 beside a centre), and
 # of a spread as a standard deviation of a forecast.
-_JITTER = 1e-9
-_JITTER_ABSOLUTE = 1e-12
-_JITTER_32 = np.float32(1.2e-7)
-_JITTER_FORECAST = np.float32(1e3)
-_SIGMA_FLOOR = np.float32(0.0625)
-_SURPRISE_FLOOR = np.float32(0.05)
-_HALF = np.float32(0.5)
-_LARGEST = 1e37
+JITTER = 1e-9
+JITTER_ABSOLUTE = 1e-12
+JITTER_32 = np.float32(1.2e-7)
+JITTER_FORECAST = np.float32(1e3)
+SIGMA_FLOOR = np.float32(0.0625)
+SURPRISE_FLOOR = np.float32(0.05)
+HALF = np.float32(0.5)
+LARGEST = 1e37
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +146,15 @@ def judge(
 
     # Two-sided channels, signed.
     side = np.empty((5, n), np.float32)
-    middle = (reference[:3] - reference[3:6]) * _HALF
-    half = (reference[:3] + reference[3:6]) * _HALF
+    middle = (reference[:3] - reference[3:6]) * HALF
+    half = (reference[:3] + reference[3:6]) * HALF
     np.maximum(half, jitter, out=half)
     half *= widening + (1 + 2 * options.tolerance)
     np.subtract(now[:3], middle, out=side[:3])
     side[:3] /= half
     limit = np.empty((2, n), np.float32)
-    np.maximum(reference[6], jitter * _JITTER_FORECAST, out=limit[0])
-    np.maximum(reference[7], _SURPRISE_FLOOR, out=limit[1])
+    np.maximum(reference[6], jitter * JITTER_FORECAST, out=limit[0])
+    np.maximum(reference[7], SURPRISE_FLOOR, out=limit[1])
     limit *= sure + (1 + options.tolerance)
     side[3], side[4] = deviation, m.mean[2]
     side[3:] /= limit
@@ -183,17 +183,17 @@ def judge(
 def _relative(y: NDArray[np.floating], origin: NDArray[np.float64]) -> F32:
     """Values relative to the origins, within what float32 can square-free compare."""
     d = y - origin
-    np.clip(d, -_LARGEST, _LARGEST, out=d)
+    np.clip(d, -LARGEST, LARGEST, out=d)
     return d.astype(np.float32)
 
 
 def _jitter(y: NDArray[np.float64], x: F32) -> F32:
     size = np.abs(y)
-    np.minimum(size, _LARGEST, out=size)
-    size *= _JITTER
-    size += _JITTER_ABSOLUTE
+    np.minimum(size, LARGEST, out=size)
+    size *= JITTER
+    size += JITTER_ABSOLUTE
     out: F32 = size.astype(np.float32)
-    out += np.abs(x) * _JITTER_32
+    out += np.abs(x) * JITTER_32
     return out
 
 
@@ -205,7 +205,7 @@ def _look_up(table: F32, age: I32) -> F32:
 
 def _advance(m: Memory, x: F32, quantile: F32, told: NDArray[np.bool_], jitter: F32, tables: Tables) -> None:
     """Move the means and the run on to this step."""
-    floor = m.mean[3] * _SIGMA_FLOOR
+    floor = m.mean[3] * SIGMA_FLOOR
     np.maximum(floor, jitter, out=floor)
     z = normal_score(x, quantile, floor)
     if not told.all():

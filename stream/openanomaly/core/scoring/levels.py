@@ -11,10 +11,10 @@ MEDIAN = 2
 F32 = NDArray[np.float32]
 
 Z = [NormalDist().inv_cdf(p) for p in LEVELS]
-_STEP = np.diff(Z).astype(np.float32)[:, None]
-_LOWEST = np.float32(Z[0])
-_OUTER = np.float32(1 / Z[-1])
-_TINY = np.float32(1e-37)
+STEP = np.diff(Z).astype(np.float32)[:, None]
+LOWEST = np.float32(Z[0])
+OUTER = np.float32(1 / Z[-1])
+TINY = np.float32(1e-37)
 CLIP = np.float32(6.0)
 
 
@@ -29,18 +29,18 @@ def normal_score(x: F32, quantile: F32, floor: F32) -> F32:
     # The piecewise function as a sum of clipped pieces: no search and no gather.
     part = x - quantile[:-1]
     width = quantile[1:] - quantile[:-1]
-    np.maximum(width, _TINY, out=width)
+    np.maximum(width, TINY, out=width)
     part /= width
     np.clip(part, 0, 1, out=part)
-    part *= _STEP
+    part *= STEP
     z: F32 = part[0] + part[1]
     z += part[2]
     z += part[3]
-    z += _LOWEST
+    z += LOWEST
     deviation = x - quantile[MEDIAN]
     for outer, beyond in ((quantile[-1], np.maximum), (quantile[0], np.minimum)):
         sigma = np.abs(outer - quantile[MEDIAN])
-        sigma *= _OUTER
+        sigma *= OUTER
         np.maximum(sigma, floor, out=sigma)
         over = x - outer
         beyond(over, 0, out=over)

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core import kernels
 from openanomaly.core.frames import ScoreFlag
 from openanomaly.core.pipelines.mute import Muted
 from openanomaly.core.pipelines.pipeline import ScoreOptions
+from openanomaly.core.scoring import compiled
 from openanomaly.core.scoring import state as fields
 from openanomaly.core.scoring.blocks import turn_over
 from openanomaly.core.scoring.channels import YOUNG_STEPS, Judging, Memory, Tables, Verdict, judge
@@ -65,6 +67,7 @@ class Scorer:
         self.options = options
         self._judging = _judging(options)
         self._tables = Tables.make()
+        self._is_plain = not (options.min_deviation > 0 or options.min_relative_deviation > 0)
         self._hushed = np.float32(0.99 * min(1.0, options.alert_score))
 
     def allocate(self, rows: int) -> State:
@@ -176,6 +179,14 @@ class Scorer:
             out.filed[to] = late
             every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
             turn_over(state, every[late], bucket[late], y[late], self.options.block, self.options.memory)
+        if mute is None and self._is_plain and kernels.ready():
+            (
+                out.score[to], out.raw[to], out.reason[to], out.flags[to], out.lower[to], out.upper[to],
+            ) = compiled.judge(
+                state, rows, bucket, y, band, self._tables, self._judging,
+                self.options.alert_score, self.options.quiet,
+            )  # fmt: skip
+            return
         m = _gather(state, rows)
         ready = m["age"] >= self.options.warmup  # before this step is counted
         young = m["age"] < YOUNG_STEPS

@@ -112,7 +112,7 @@ class MicroBatcher:
                 self._observer.dropped("unknown_model", rows)
             answered(request)
             return
-        key = Key(frame.model, frame.horizon, _length(frame.context.shape[1], engine.max_context))
+        key = Key(frame.model, frame.horizon, _length(frame.context.length, engine.max_context))
         self._queue.put(key, request, self._clock_s())
         self._came.set()
 
@@ -223,7 +223,8 @@ def _stack(parts: list[Part], length: int) -> NDArray[np.float32]:
     out = np.full((sum(map(len, parts)), length), np.nan, np.float32)
     at = 0
     for part in parts:
-        context = part.request.frame.context[part.start : part.stop, -length:]
-        out[at : at + len(part), length - context.shape[1] :] = context
+        context = part.request.frame.context
+        steps = min(length, context.length)
+        out[at : at + len(part), length - steps :] = context.take(slice(part.start, part.stop)).last(steps)
         at += len(part)
     return out

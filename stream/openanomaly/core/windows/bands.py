@@ -3,10 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core import kernels
 from openanomaly.core.frames import ForecastFrame
 from openanomaly.core.scoring import LEVELS
-from openanomaly.core.windows.ring import NEVER
-from openanomaly.core.windows.rows import Column, Columns, Rows
+from openanomaly.core.windows.compiled import bands as compiled
+from openanomaly.core.windows.rows import NEVER, Column, Columns, Rows
 
 _NONE = np.iinfo(np.int64).max
 _LEVELS = np.array(LEVELS, np.float32)
@@ -21,7 +22,7 @@ class Bands:
 
     def __init__(self, horizon: int) -> None:
         self.horizon = horizon
-        self._columns = Columns(
+        self.columns = Columns(
             [
                 Column("quantile", "f2", 0, (horizon, len(LEVELS))),
                 Column("center", "f4", 0),
@@ -32,55 +33,64 @@ class Bands:
         )
 
     def grow(self, rows: int) -> None:
-        self._columns.grow(rows)
+        self.columns.grow(rows)
 
     def reset(self, rows: Rows) -> None:
-        self._columns["origin"][rows] = NEVER
-        self._columns["offset"][rows] = _NONE
+        self.columns["origin"][rows] = NEVER
+        self.columns["offset"][rows] = _NONE
 
     def apply(self, frame: ForecastFrame, chosen: NDArray[np.bool_], offset: int) -> int:
         """Take over the `chosen` rows of a frame whose origin is newer; how many that were."""
         rows = frame.row.astype(np.int64)
         if frame.quantile.shape[2] != self.horizon or not np.array_equal(frame.level, _LEVELS):
             return 0
+        if kernels.ready():
+            return compiled.apply(
+                self.columns, rows, chosen, frame.quantile, frame.center, frame.scale, frame.origin, offset
+            )
         new = np.flatnonzero(chosen)
-        new = new[frame.origin[new] > self._columns["origin"][rows[new]]]
+        new = new[frame.origin[new] > self.columns["origin"][rows[new]]]
         if not new.size:
             return 0
         at = rows[new]
-        self._columns["quantile"][at] = frame.quantile[new].transpose(0, 2, 1)
-        self._columns["center"][at] = frame.center[new]
-        self._columns["scale"][at] = frame.scale[new]
-        self._columns["origin"][at] = frame.origin[new]
-        self._columns["offset"][at] = offset
+        self.columns["quantile"][at] = frame.quantile[new].transpose(0, 2, 1)
+        self.columns["center"][at] = frame.center[new]
+        self.columns["scale"][at] = frame.scale[new]
+        self.columns["origin"][at] = frame.origin[new]
+        self.columns["offset"][at] = offset
         return len(new)
 
     def at(self, rows: Rows, bucket: NDArray[np.int64], base: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 5) quantiles for one bucket of each row in absolute units; NaN without a forecast."""
-        step = bucket - self._columns["origin"][rows] - 1
+        if kernels.ready():
+            c = self.columns
+            return compiled.quantiles_at(
+                c["quantile"], c["center"], c["scale"], c["origin"], rows, bucket, base
+            )
+        step = bucket - self.columns["origin"][rows] - 1
         has = (step >= 0) & (step < self.horizon)
-        flat = self._columns["quantile"].reshape(-1, len(LEVELS))
+        flat = self.columns["quantile"].reshape(-1, len(LEVELS))
         found = flat.take(rows * self.horizon + np.where(has, step, 0), axis=0)
         # Level by level: numpy is slow where the innermost axis has five elements.
         q = found.T.astype(np.float64, order="C")
-        q *= self._columns["scale"][rows]
-        q += self._columns["center"][rows] + base
+        q *= self.columns["scale"][rows]
+        q += self.columns["center"][rows] + base
         if not has.all():
             q[:, ~has] = np.nan
         return q.T
 
     def oldest(self, rows: int, closed: NDArray[np.int64]) -> int | None:
         """Offset of the oldest forecast that still serves one of the first `rows` rows."""
-        serving = closed < self._columns["origin"][:rows] + self.horizon
-        offset = self._columns["offset"][:rows][serving]
+        serving = closed < self.columns["origin"][:rows] + self.horizon
+        offset = self.columns["offset"][:rows][serving]
         first = int(offset.min()) if offset.size else _NONE
         return None if first == _NONE else first
 
     def expire(self, before: int) -> None:
         """Forget forecasts from offsets before `before`: after a crash they would not be there either."""
-        self.reset(np.flatnonzero(self._columns["offset"] < before))
+        self.reset(np.flatnonzero(self.columns["offset"] < before))
 
     def count(self, rows: int, closed: NDArray[np.int64]) -> int:
         """How many of the first `rows` rows have a forecast for their next step."""
-        origin = self._columns["origin"][:rows]
+        origin = self.columns["origin"][:rows]
         return int(((closed < origin + self.horizon) & (origin > NEVER)).sum())

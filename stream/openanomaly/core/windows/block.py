@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core import kernels
 from openanomaly.core.frames import ForecastFrame
 from openanomaly.core.pipelines.mute import muted
 from openanomaly.core.pipelines.pipeline import ForecasterSpec, WindowSpec
 from openanomaly.core.scoring.scorer import Judged, Scorer
 from openanomaly.core.windows import buckets
 from openanomaly.core.windows.bands import Bands
-from openanomaly.core.windows.buckets import NONE, ROW_STATE
+from openanomaly.core.windows.buckets import ROW_STATE
 from openanomaly.core.windows.catalogue import FREE, Catalogue
+from openanomaly.core.windows.compiled.samples import take
 from openanomaly.core.windows.counters import RATE
 from openanomaly.core.windows.plan import BlockPlan, WatchedPipeline
 from openanomaly.core.windows.ring import Ring
-from openanomaly.core.windows.rows import STATE_PAGE, Columns, Rows, as_slice
+from openanomaly.core.windows.rows import NONE, STATE_PAGE, Columns, Rows, as_slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,26 @@ class Block:
         received_ms: int,
     ) -> list[Closing]:
         """Take samples in their order of arrival; what they close, in an order that can be scored."""
+        steps = np.diff(row)
+        if not (steps > 0).all():
+            order = np.argsort(row, kind="stable")
+            row, timestamp_ms, value = row[order], timestamp_ms[order], value[order]
+            steps = np.diff(row)
+        if kernels.ready() and (steps > 0).all():
+            closed = take(
+                self.state,
+                row,
+                timestamp_ms,
+                value,
+                self.is_rate,
+                self.touched,
+                self.spec.step_ms,
+                self.spec.aggregate,
+                received_ms,
+                self.plan.lateness_ms,
+                self.counts,
+            )
+            return [self._closed(*closed)] if closed.rows.size else []
         cells = buckets.gather(
             self.state,
             row,
@@ -223,6 +245,12 @@ class Block:
             # Samples that are finite can overflow in their sum: the step is missing.
             self.counts["overflow_steps"] += int((~finite).sum())
             rows, bucket, before, value = rows[finite], bucket[finite], before[finite], value[finite]
+        return self._closed(rows, bucket, before, value)
+
+    def _closed(
+        self, rows: Rows, bucket: NDArray[np.int64], before: NDArray[np.int64], value: NDArray[np.float64]
+    ) -> Closing:
+        """What follows from closed steps with finite values."""
         self._count_missing(rows, bucket, before)
         base = self.catalogue.base[rows]
         with np.errstate(over="ignore"):

@@ -8,11 +8,7 @@ from numpy.typing import NDArray
 
 from openanomaly.core.frames import is_stale
 from openanomaly.core.windows.counters import rates
-from openanomaly.core.windows.rows import Column, Columns, Rows
-
-NONE = np.iinfo(np.int64).min // 2
-"""No bucket, no time: before all of them."""
-_LATEST_MS = (1 << 42) - 1  # year 2109; keeps the keys of the prefix maximum below 63 bits
+from openanomaly.core.windows.rows import LATEST_MS, NONE, Column, Columns, Rows
 
 ROW_STATE = (
     Column("closed", "i8", NONE),  # every bucket up to this one is closed
@@ -54,19 +50,16 @@ def gather(
     aggregate: str,
     counts: "Counter[str]",
 ) -> Cells:
-    """Accept samples of one frame in the order of their rows, and gather them into cells.
+    """Accept the samples of one frame, and gather them into cells.
 
     A sample not newer than its row's last one is a `duplicate` (same time) or `out_of_order`; one
     for a closed bucket is `late`. Those are counted and change nothing. Counter samples become
     rates against the sample before (`is_rate`, per row of the block).
 
     Args:
-        row, timestamp_ms, value: (N,) samples in order of arrival.
+        row, timestamp_ms, value: (N,) samples, rows ascending, those of a row in order of arrival.
         counts: incremented per outcome; `accepted` is what went into windows. They add up to N.
     """
-    if row.size and not (np.diff(row) > 0).all():
-        order = np.argsort(row, kind="stable")
-        row, timestamp_ms, value = row[order], timestamp_ms[order], value[order]
     row, timestamp_ms, value = _accept(state, row, timestamp_ms, value, step_ms, counts)
     first = _starts(row)
     valid = np.isfinite(value)
@@ -83,7 +76,7 @@ def gather(
 
 def is_time(timestamp_ms: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which timestamps can be taken."""
-    timely: NDArray[np.bool_] = (timestamp_ms >= 0) & (timestamp_ms < _LATEST_MS)
+    timely: NDArray[np.bool_] = (timestamp_ms >= 0) & (timestamp_ms < LATEST_MS)
     return timely
 
 
@@ -113,7 +106,7 @@ def _accept(
         # The newest acceptable timestamp before each sample of its row: a prefix maximum that starts
         # anew with each row, because the row's rank weighs more than any timestamp.
         key = (np.cumsum(first) << 42) + np.where(bad, 0, timestamp_ms + 1)
-        prefix = np.maximum.accumulate(key)[:-1] & _LATEST_MS
+        prefix = np.maximum.accumulate(key)[:-1] & LATEST_MS
         newest[1:] = np.maximum(newest[1:], np.where(first[1:], NONE, prefix - 1))
     is_old = (timestamp_ms <= newest) & ~is_absurd
     bad |= is_old

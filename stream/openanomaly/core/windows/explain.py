@@ -8,10 +8,10 @@ import numpy as np
 from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.series import decode_labels
 from openanomaly.core.windows.block import Block
-from openanomaly.core.windows.buckets import NONE
 from openanomaly.core.windows.catalogue import FREE
 from openanomaly.core.windows.counters import RATE
 from openanomaly.core.windows.partition import Partition
+from openanomaly.core.windows.rows import NONE
 
 _RECENT = 60
 

@@ -24,16 +24,15 @@ def due_frames(block: Block, closings: list[Closing], partition: int, now_ms: in
         rows, bucket = (np.concatenate(x) for x in zip(*parts, strict=True))
         rows, last = np.unique(rows[::-1], return_index=True)
         bucket = bucket[::-1][last]
-        size = max(1, _DUE_BYTES // (4 * block.spec.context))
+        size = max(1, _DUE_BYTES // (2 * block.spec.context))
         for i in range(0, rows.size, size):
             r, b = rows[i : i + size], bucket[i : i + size]
-            context = block.ring.windows(r, b, block.catalogue.born[r])
-            known = np.isfinite(context)
-            if not known.all():
-                enough = known.sum(axis=1) >= forecaster.min_context
+            context, known = block.ring.contexts(r, b, block.catalogue.born[r])
+            enough = known >= forecaster.min_context
+            if not enough.all():
                 if not enough.any():
                     continue
-                r, b, context = r[enough], b[enough], context[enough]
+                r, b, context = r[enough], b[enough], context.take(np.flatnonzero(enough))
             block.counts["due"] += r.size
             yield DueFrame(
                 partition=partition,

@@ -3,9 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.windows.rows import Column, Columns, Rows
+from openanomaly.core import kernels
+from openanomaly.core.contexts import Contexts
+from openanomaly.core.windows.compiled import rings
+from openanomaly.core.windows.rows import NEVER, Column, Columns, Rows
 
-NEVER = np.iinfo(np.int64).min // 4
 MARGIN = 32
 """Slots beyond the window. After a crash the rings are ahead of the row state by what closed since
 the last checkpoint; the oldest steps of a window must outlive that."""
@@ -43,6 +45,9 @@ class Ring:
         A step older than the ring reaches is ignored: it is the replay of what has been overwritten.
         """
         data, newest = self._columns["data"], self._columns["newest"]
+        if kernels.ready():
+            rings.put(data, newest, self._columns["first"], rows, bucket, value)
+            return
         last = newest[rows]
         gap = np.flatnonzero((bucket > last + 1) & (last > NEVER))
         if gap.size:
@@ -102,6 +107,16 @@ class Ring:
             else:
                 out[young] = np.where(head, np.float32(np.nan), out[young])
         return out
+
+    def contexts(
+        self, rows: Rows, end: NDArray[np.int64], born: NDArray[np.int64]
+    ) -> tuple[Contexts, NDArray[np.int64]]:
+        """The windows that end at bucket `end` of each row, packed, and how many steps of each are there."""
+        if kernels.ready():
+            c = self._columns
+            return rings.pack(c["data"], c["newest"], c["first"], rows, end, born, self.length)
+        found = self.windows(rows, end, born)
+        return Contexts.pack(found), np.isfinite(found).sum(axis=1)
 
     def _ending(self, rows: Rows, end: int, length: int) -> NDArray[np.float32]:
         """(n, length) what the slots before and at bucket `end` hold."""

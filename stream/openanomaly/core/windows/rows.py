@@ -11,6 +11,13 @@ STATE_PAGE = 1024
 RING_PAGE = 8192
 """Rows of a page of the rings."""
 
+NONE = np.iinfo(np.int64).min // 2
+"""No bucket, no time: before all of them."""
+NEVER = np.iinfo(np.int64).min // 4
+"""The bucket of what was never written."""
+LATEST_MS = (1 << 42) - 1
+"""Year 2109; keeps the keys of the prefix maximum in buckets.py below 63 bits."""
+
 Rows = NDArray[np.int64]
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dues import FAR_MS, HORIZON, Echo, due_frame, memory_for, spoiled_by
+from openanomaly.core.contexts import Contexts
 from openanomaly.core.services.due_queue import Request
 from openanomaly.core.services.micro_batcher import BatchOptions, MicroBatcher
 from waiting import until
@@ -218,7 +219,7 @@ def test_contexts_are_brought_to_few_lengths_at_their_old_end(steps: int, length
         served = Served({"auto": Look()})
         context = np.arange(2 * steps, dtype=np.float32).reshape(2, steps)
         async with served.running():
-            await served.submit(due_frame(0, 2, context=context))
+            await served.submit(due_frame(0, 2, context=Contexts.pack(context)))
             await until(lambda: served.answers)
         (found,) = seen
         assert found.shape == (2, length)

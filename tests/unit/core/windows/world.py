@@ -92,8 +92,8 @@ class Broker:
             question = (due.block, due.forecaster, due.row.tobytes(), due.origin.tobytes())
             frames -= question not in self.asked
             self.asked.add(question)
-            last = np.nan_to_num(due.context[:, -1:, None])
-            spread = np.nanmax(due.context, axis=1) - np.nanmin(due.context, axis=1) + 1
+            last = np.nan_to_num(due.context.values[:, -1:, None])
+            spread = np.nanmax(due.context.values, axis=1) - np.nanmin(due.context.values, axis=1) + 1
             quantiles = last + np.array(LEVELS, np.float32) * spread[:, None, None]
             forecast = np.repeat(quantiles, due.horizon, axis=1).astype(np.float32)
             frame = ForecastFrame.pack(due, np.array(LEVELS, np.float32), forecast)
@@ -118,7 +118,7 @@ class Broker:
         for due in self.due:
             for i in range(len(due.row)):
                 key = (due.block, due.forecaster, int(due.row[i]), int(due.generation[i]), int(due.origin[i]))
-                context = due.context[i].tobytes()
+                context = due.context.values[i].tobytes()
                 assert out.setdefault(key, context) == context, key
         return out
 

@@ -36,7 +36,7 @@ class SampleFrame(_message.Message):
     def __init__(self, version: _Optional[int] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., row: _Optional[bytes] = ..., timestamp_ms: _Optional[bytes] = ..., value: _Optional[bytes] = ..., received_ms: _Optional[int] = ...) -> None: ...
 
 class DueFrame(_message.Message):
-    __slots__ = ("version", "partition", "block", "forecaster", "model", "horizon", "step_ms", "length", "row", "generation", "origin", "context", "closed_ms", "useful_until_ms")
+    __slots__ = ("version", "partition", "block", "forecaster", "model", "horizon", "step_ms", "length", "row", "generation", "origin", "context", "center", "scale", "closed_ms", "useful_until_ms")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,8 @@ class DueFrame(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    CENTER_FIELD_NUMBER: _ClassVar[int]
+    SCALE_FIELD_NUMBER: _ClassVar[int]
     CLOSED_MS_FIELD_NUMBER: _ClassVar[int]
     USEFUL_UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
     version: int
@@ -63,9 +65,11 @@ class DueFrame(_message.Message):
     generation: bytes
     origin: bytes
     context: bytes
+    center: bytes
+    scale: bytes
     closed_ms: int
     useful_until_ms: int
-    def __init__(self, version: _Optional[int] = ..., partition: _Optional[int] = ..., block: _Optional[int] = ..., forecaster: _Optional[int] = ..., model: _Optional[str] = ..., horizon: _Optional[int] = ..., step_ms: _Optional[int] = ..., length: _Optional[int] = ..., row: _Optional[bytes] = ..., generation: _Optional[bytes] = ..., origin: _Optional[bytes] = ..., context: _Optional[bytes] = ..., closed_ms: _Optional[int] = ..., useful_until_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, version: _Optional[int] = ..., partition: _Optional[int] = ..., block: _Optional[int] = ..., forecaster: _Optional[int] = ..., model: _Optional[str] = ..., horizon: _Optional[int] = ..., step_ms: _Optional[int] = ..., length: _Optional[int] = ..., row: _Optional[bytes] = ..., generation: _Optional[bytes] = ..., origin: _Optional[bytes] = ..., context: _Optional[bytes] = ..., center: _Optional[bytes] = ..., scale: _Optional[bytes] = ..., closed_ms: _Optional[int] = ..., useful_until_ms: _Optional[int] = ...) -> None: ...
 
 class ForecastFrame(_message.Message):
     __slots__ = ("version", "partition", "block", "forecaster", "horizon", "level", "row", "generation", "origin", "center", "scale", "quantile")
