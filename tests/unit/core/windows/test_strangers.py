@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from openanomaly.core.frames import ForecastFrame
 from openanomaly.core.pipelines.pipeline import ScoreOptions
 from openanomaly.core.scoring import LEVELS
+from openanomaly.core.windows import records
+from openanomaly.core.windows.catalogue import Catalogue
 from unit.core.windows import drive
 from unit.core.windows.world import Broker, Crash, Worker
 
@@ -87,7 +89,6 @@ class Run:
         self.broker = Broker(fuse=self.fuses.pop(0) if self.fuses else -1)
         self.lives = 0
         self.taken: set[tuple[str, int]] = set()
-        self.owners: dict[tuple[int, int], str] = {}
         self._asked: dict[tuple[object, ...], int] = {}
         self._answers: dict[int, list[bytes]] = defaultdict(list)
         self._begin()
@@ -140,19 +141,17 @@ class Run:
             if self._asked.setdefault(key, i) < i or i + self.story.delay[i] + 1 >= STEPS:
                 continue
             self._asked[key] = -1
-            last = np.nan_to_num(due.context.values[:, -1:, None])
+            last = np.nan_to_num(due.context[:, -1:, None])
             quantiles = last + np.array(LEVELS, np.float32)
             forecast = np.repeat(quantiles, due.horizon, axis=1).astype(np.float32)
             frame = ForecastFrame.pack(due, np.array(LEVELS, np.float32), forecast)
             self._answers[i + self.story.delay[i] + 1].append(frame.encode())
 
     def _look(self) -> None:
-        """At every window there is, and at who owns it."""
+        """At every window there is."""
         catalogue = self.block.catalogue
         for row in catalogue.live_rows().tolist():
             name = name_of(catalogue.labels[row])
-            at = row, int(catalogue.generation[row])
-            assert self.owners.setdefault(at, name) == name, at
             window = np.array(drive.window(self.block, name))
             known = np.isfinite(window)
             closed = int(self.block.state["closed"][row])
@@ -177,8 +176,22 @@ def is_about(name: str, values: np.ndarray, slack: float = 0.0) -> bool:
     return bool(((away >= -slack) & (away < 100 + slack)).all())
 
 
+def owners(run: Run) -> dict[tuple[int, int], str]:
+    """Whose each row was under each generation, as all records say that others read."""
+    out: dict[tuple[int, int], str] = {}
+    for record in run.broker.state:
+        if records.read_key(record.key)[0] == records.CATALOGUE:
+            catalogue = Catalogue(run.block.uid, "")
+            catalogue.restore(record.value)
+            for row in catalogue.live_rows().tolist():
+                at, name = (row, int(catalogue.generation[row])), name_of(catalogue.labels[row])
+                assert out.setdefault(at, name) == name, at
+    return out
+
+
 def check_said(run: Run) -> None:
     """Every score, and every question to the model, is about its own series only."""
+    owner = owners(run)
     for frame in run.broker.scores:
         for i, s in enumerate(frame.row.tolist()):
             name = name_of(frame.series.block(s))
@@ -186,8 +199,8 @@ def check_said(run: Run) -> None:
             median = frame.expected[i, :1]
             assert is_about(name, median[np.isfinite(median)], slack=1.0), (name, median)
     for due in run.broker.due:
-        for row, generation, context in zip(due.row, due.generation, due.context.values, strict=True):
-            name = run.owners[int(row), int(generation)]
+        for row, generation, context in zip(due.row, due.generation, due.context, strict=True):
+            name = owner[int(row), int(generation)]
             base = LEVEL[name] if LEVEL[name] > 65_536 else 0.0
             known = context[np.isfinite(context)].astype(np.float64)
             if base:
