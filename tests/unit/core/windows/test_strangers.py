@@ -141,7 +141,7 @@ class Run:
             if self._asked.setdefault(key, i) < i or i + self.story.delay[i] + 1 >= STEPS:
                 continue
             self._asked[key] = -1
-            last = np.nan_to_num(due.context[:, -1:, None])
+            last = np.nan_to_num(due.context.values[:, -1:, None])
             quantiles = last + np.array(LEVELS, np.float32)
             forecast = np.repeat(quantiles, due.horizon, axis=1).astype(np.float32)
             frame = ForecastFrame.pack(due, np.array(LEVELS, np.float32), forecast)
@@ -199,7 +199,7 @@ def check_said(run: Run) -> None:
             median = frame.expected[i, :1]
             assert is_about(name, median[np.isfinite(median)], slack=1.0), (name, median)
     for due in run.broker.due:
-        for row, generation, context in zip(due.row, due.generation, due.context, strict=True):
+        for row, generation, context in zip(due.row, due.generation, due.context.values, strict=True):
             name = owner[int(row), int(generation)]
             base = LEVEL[name] if LEVEL[name] > 65_536 else 0.0
             known = context[np.isfinite(context)].astype(np.float64)
