@@ -104,10 +104,13 @@ class Line:
     async def maybe_start(self) -> None:
         """It is."""
 
-    def append(self, topic: str, partition: int, key: bytes, value: bytes) -> "asyncio.Future[int]":
+    async def send(
+        self, topic: str, key: bytes, value: bytes, partition: int, timestamp: None, headers: None
+    ) -> "asyncio.Future[Any]":
+        """As Kafka's producer: every record by itself."""
         return self.request(topic, lambda: self._append(topic, key, value))
 
-    def _append(self, topic: str, key: bytes, value: bytes) -> int:
+    def _append(self, topic: str, key: bytes, value: bytes) -> Any:
         logs = self._logs
         taken: dict[str, tuple[list[Any], Callable[[], Any]]] = {
             NAMES.due.name: (logs.due, lambda: DueFrame.decode(value)),
@@ -117,7 +120,7 @@ class Line:
         }
         log, item = taken[topic]  # nothing here is a dead letter
         log.append(item())
-        return len(log) - 1
+        return SimpleNamespace(offset=len(log) - 1)
 
     def release(self, tp: TP, offset: int) -> None:
         """Committed a little later, samples and forecasts each by themselves."""
