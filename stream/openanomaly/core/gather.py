@@ -4,10 +4,9 @@ A frame costs tens of microseconds however small it is, and each is a record on 
 samples of all requests of a few milliseconds share frames, and each frame says whose samples it has.
 """
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,37 +82,28 @@ def _cut_compiled(
     """The same by the compiled loops, of usual batches; else None."""
     if not all(b.is_even for b in batches):
         return None
-
-    def joined(name: str) -> NDArray[Any]:
-        # Of one batch too: what is compiled takes arrays of one layout, which can be written.
-        return np.concatenate([getattr(b, name) for b in batches])
-
-    ids = joined("ids")
-    if not len(ids):
+    numbers = [i for i, b in enumerate(batches) if len(b.ids)]
+    if not numbers:
         return []
-    columns = joined("partition"), joined("kind"), joined("timestamp_ms"), joined("value")
     one = SERIES_BYTES + SAMPLE_BYTES
-    written = write(ids, *columns, (limit_bytes - FRAME_HEAD_BYTES) // one, received_ms)
+    columns = [(b.ids, b.partition, b.kind, b.timestamp_ms, b.value) for b in (batches[i] for i in numbers)]
+    written = write(columns, (limit_bytes - FRAME_HEAD_BYTES) // one, received_ms)
     if written is None:
         return None
-    start = list(accumulate([len(b.ids) for b in batches], initial=0))
-    labels: dict[int, _Labels] = {}
-    if any(b.blocks for b in batches):
-        labelled = np.concatenate([b.labelled + at for b, at in zip(batches, start, strict=False)])
-        labels = _labels_of(written, labelled, [block for b in batches for block in b.blocks])
+    labels = _labels_of(written, [batches[i] for i in numbers])
     found = []
-    order, frames, samples = written.order, written.frame.tolist(), written.samples.tolist()
     buffer = written.buffer.data
-    for p, (at, _, _, _, end) in enumerate(frames):
-        if at == end:
+    for p, (frame, samples) in enumerate(
+        zip(written.frame.tolist(), written.samples.T.tolist(), strict=True)
+    ):
+        whose = [i for i, n in zip(numbers, samples, strict=True) if n]
+        if not whose:
             continue
-        record: bytes | memoryview = buffer[at:end]
+        record: bytes | memoryview = buffer[frame[0] : frame[4]]
         if (mine := labels.get(p)) is not None:
-            if mine.size + (samples[p + 1] - samples[p]) * one + FRAME_HEAD_BYTES > limit_bytes:
+            if mine.size + sum(samples) * one + FRAME_HEAD_BYTES > limit_bytes:
                 return None
-            record = _with_labels(buffer, frames[p], mine, compress)
-        first, last = order[samples[p]], order[samples[p + 1] - 1]
-        whose = range(bisect_right(start, first) - 1, bisect_right(start, last))
+            record = _with_labels(buffer, frame, mine, compress)
         found.append(Cut(p, record, frozenset(whose)))
     return found
 
@@ -129,21 +119,21 @@ class _Labels(NamedTuple):
         return int(self.offset[-1])
 
 
-def _labels_of(written: Written, labelled: NDArray[np.int64], blocks: list[bytes]) -> dict[int, _Labels]:
-    """The `blocks` of samples `labelled` by the partition of their frame."""
-    place = np.empty(len(written.order), np.int64)
-    place[written.order] = np.arange(len(place))
-    at = place[labelled]
-    by_place = np.argsort(at)
-    at = at[by_place]
+def _labels_of(written: Written, batches: list[Batch]) -> dict[int, _Labels]:
+    """The labels that go along, by the partition of their frame."""
+    blocks = [block for b in batches for block in b.blocks]
+    if not blocks:
+        return {}
+    start = accumulate([len(b.ids) for b in batches], initial=0)
+    labelled = np.concatenate([b.labelled + at for b, at in zip(batches, start, strict=False)])
+    partition, place = written.partition[labelled], written.place[labelled]
+    order = np.lexsort((place, partition))
     found = {}
-    bounds = np.searchsorted(at, written.samples).tolist()
-    for p, (first, stop) in enumerate(pairwise(bounds)):
-        if first < stop:
-            mine = [blocks[i] for i in by_place[first:stop].tolist()]
-            offset = np.zeros(written.samples[p + 1] - written.samples[p] + 1, np.uint32)
-            offset[at[first:stop] - written.samples[p] + 1] = [len(b) for b in mine]
-            found[p] = _Labels(mine, np.cumsum(offset, dtype=np.uint32))
+    for p, mine in groupby(order.tolist(), partition.tolist().__getitem__):
+        numbers = list(mine)
+        offset = np.zeros(written.samples[:, p].sum() + 1, np.uint32)
+        offset[place[numbers] + 1] = [len(blocks[i]) for i in numbers]
+        found[p] = _Labels([blocks[i] for i in numbers], np.cumsum(offset, dtype=np.uint32))
     return found
 
 

@@ -111,7 +111,7 @@ class Identities:
 
     def find(self, raw: Ids) -> NDArray[np.int32]:
         """(S,) slots of raw hashes, MISSING (-1) where unknown."""
-        return self._table.find(raw)
+        return self._table.find_places(raw, self._raw[: len(self._blocks)])
 
     def touch(self, slot: NDArray[np.int32], now_s: int) -> NDArray[np.void]:
         """(S,) entries of known series, now seen."""

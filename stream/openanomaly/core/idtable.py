@@ -40,6 +40,12 @@ class IdTable:
         slot, found = self._probe(ids)
         return np.where(found, self._values[slot], MISSING).astype(np.int32)
 
+    def find_places(self, ids: Ids, known: Ids) -> NDArray[np.int32]:
+        """`find` where the value of each id is its place in `known`: fastest if they come in that order."""
+        if kernels.ready():
+            return kernels.find(self._table, known, ids)
+        return self.find(ids)
+
     def _probe(self, ids: Ids) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Slot of each id, or the free slot that ended its probe, and whether it was found."""
         low, high = np.ascontiguousarray(ids[:, 0]), np.ascontiguousarray(ids[:, 1])

@@ -86,7 +86,7 @@ def look_up(
     found = Series(
         np.empty((n, 2), np.uint64), np.empty(n, np.uint16), np.empty(n, np.uint8), np.empty(n, np.int64)
     )
-    columns = slot, row, timestamp_ms, _NONE if told is None else told, kinds
+    columns = slot, row, kernels.plain(timestamp_ms), _NONE if told is None else kernels.plain(told), kinds
     due = _look_up(words, *columns, now_s, latest_ms, *found)
     return None if due < 0 else found._replace(due=found.due[:due])
 

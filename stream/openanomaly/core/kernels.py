@@ -95,6 +95,11 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
     return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape)
 
 
+def plain(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy: in one piece and writable, the one type that functions are compiled for."""
+    return array if array.flags.c_contiguous and array.flags.writeable else array.copy()
+
+
 def compiles(call: Callable[[], None]) -> Callable[[], None]:
     """Have `warm_up` call this: it calls every function of its module with each type that it will have."""
     _CALLS.append(call)
@@ -104,7 +109,7 @@ def compiles(call: Callable[[], None]) -> Callable[[], None]:
 if numba is not None:
 
     @intrinsic
-    def _word(context: Any, data: Any, at: Any) -> Any:
+    def word(context: Any, data: Any, at: Any) -> Any:
         """Eight bytes of `data` from `at` on, little-endian, wherever they lie."""
         signature = types.uint64(data, types.intp)
 
@@ -176,23 +181,23 @@ def _hash(data: Bytes, at: int, size: int, seed: U64) -> Any:
     if size >= 32:
         c, d = a, b
         while at + 32 <= end:
-            x, y = _word(data, at), _word(data, at + 8)
+            x, y = word(data, at), word(data, at + 8)
             a, b = _fold(x ^ seed[2], y ^ a), _fold(x ^ seed[3], y ^ b)
-            x, y = _word(data, at + 16), _word(data, at + 24)
+            x, y = word(data, at + 16), word(data, at + 24)
             c, d = _fold(x ^ seed[4], y ^ c), _fold(x ^ seed[5], y ^ d)
             at += 32
         a, b = a ^ c, b ^ d
     while at + 16 <= end:
-        x, y = _word(data, at), _word(data, at + 8)
+        x, y = word(data, at), word(data, at + 8)
         a, b = _fold(x ^ seed[2], y ^ a), _fold(x ^ seed[3], y ^ b)
         at += 16
     left = end - at
     x = y = np.uint64(0)
     if left > 8:
-        x = _word(data, at)
-        y = _word(data, at + 8) & (~np.uint64(0) >> np.uint64(8 * (16 - left)))
+        x = word(data, at)
+        y = word(data, at + 8) & (~np.uint64(0) >> np.uint64(8 * (16 - left)))
     elif left > 0:
-        x = _word(data, at) & (~np.uint64(0) >> np.uint64(8 * (8 - left)))
+        x = word(data, at) & (~np.uint64(0) >> np.uint64(8 * (8 - left)))
     a, b = _fold(x ^ seed[2], y ^ a), _fold(x ^ seed[3], y ^ b)
     return _fold(a ^ seed[1], np.uint64(size) ^ seed[2]), _fold(b ^ seed[0], np.uint64(size) ^ seed[3])
 
@@ -214,12 +219,12 @@ def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
 @_jit
 def _time(data: Bytes, at: int) -> Any:
     """The six-byte number at `at`, or -1; there are two bytes before it."""
-    word = _word(data, at - 2) >> np.uint64(16)
-    if word & np.uint64(0x808080808080) != np.uint64(0x8080808080):
+    digits = word(data, at - 2) >> np.uint64(16)
+    if digits & np.uint64(0x808080808080) != np.uint64(0x8080808080):
         return -1
     number = np.uint64(0)
     for i in range(6):
-        number |= ((word >> np.uint64(8 * i)) & np.uint64(0x7F)) << np.uint64(7 * i)
+        number |= ((digits >> np.uint64(8 * i)) & np.uint64(0x7F)) << np.uint64(7 * i)
     return np.int64(number)
 
 
@@ -263,7 +268,7 @@ def _read_1(
             if data[stop_at - 7] == 0x10 and time >= 0 and (not has_value or data[label + 2] == 0x09):
                 timestamp_ms[count] = time
                 if has_value:
-                    value[count] = _word(data, label + 3)
+                    value[count] = word(data, label + 3)
                 cut[count] = label
                 raw[count, 0], raw[count, 1] = _hash(data, at, label - at, seed)
         at = stop_at
@@ -333,7 +338,7 @@ def _read_2(
         time_at = sample + 2
         number = np.uint64(0)
         if data[time_at] == 0x09 and time_at + 16 <= stop_at:
-            number = _word(data, time_at + 1)
+            number = word(data, time_at + 1)
             time_at += 9
         if data[sample + 1] >= 0x80 or sample_end > stop_at or time_at + 7 > sample_end:
             continue
@@ -382,6 +387,30 @@ def _probe(table: U64, ids: U64, out: NDArray[np.int32]) -> None:
                 break
             if value >= 0 and table[slot, 0] == a and table[slot, 1] == b:
                 out[i] = value
+                break
+            slot = (slot + np.uint64(1)) & mask
+
+
+@_jit
+def _find(table: U64, known: U64, ids: U64, out: NDArray[np.int32]) -> None:
+    """As `_probe`, of ids whose values are their places in `known`: one that follows the id before it
+    there as it does here is found without a look into the table, which costs a cache miss."""
+    mask = np.uint64(len(table) - 1)
+    at = -1
+    for i in range(len(ids)):
+        a, b = ids[i, 0], ids[i, 1]
+        at += 1
+        if at < len(known) and known[at, 0] == a and known[at, 1] == b:
+            out[i] = at
+            continue
+        slot = (a >> np.uint64(20)) & mask
+        while True:
+            value = np.int64(table[slot, 2])
+            if value == -1:
+                out[i] = at = -1
+                break
+            if value >= 0 and table[slot, 0] == a and table[slot, 1] == b:
+                out[i] = at = value
                 break
             slot = (slot + np.uint64(1)) & mask
 
@@ -485,6 +514,13 @@ def probe(table: U64, ids: U64) -> NDArray[np.int32]:
     return out
 
 
+def find(table: U64, known: U64, ids: U64) -> NDArray[np.int32]:
+    """`probe` of a table whose values are the places of its ids in `known`."""
+    out = np.empty(len(ids), np.int32)
+    _find(table, known, np.ascontiguousarray(ids), out)
+    return out
+
+
 def first_places(ids: U64) -> I64 | None:
     """(S,) where each of `ids` stands first; None if each stands there once."""
     out = np.empty(len(ids), np.int64)
@@ -517,5 +553,6 @@ def _compile() -> None:
         assert read.is_usual.all()
     for ids in (np.zeros((1, 2), np.uint64), np.frombuffer(bytes(16), np.uint64).reshape(1, 2)):
         probe(np.full((16, 3), -1).view(np.uint64), ids)
+        find(np.full((16, 3), -1).view(np.uint64), np.zeros((1, 2), np.uint64), ids)
         first_places(ids)
     take(np.zeros(1, "V16"), np.zeros(1, np.int32))

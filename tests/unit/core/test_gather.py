@@ -61,7 +61,21 @@ def by_numpy(found: list[Batch], limit_bytes: int, compress: bool) -> list[Cut]:
 
 @given(batches(), st.sampled_from([4096, 512 << 10]), st.booleans())
 def test_both_ways_give_the_same_frames(found: list[Batch], limit_bytes: int, compress: bool) -> None:
-    assert cut(found, limit_bytes, NOW_MS, compress) == by_numpy(found, limit_bytes, compress)
+    fast, plain = cut(found, limit_bytes, NOW_MS, compress), by_numpy(found, limit_bytes, compress)
+    assert [(f.partition, f.record) for f in fast] == [(f.partition, f.record) for f in plain]
+    for one, other in zip(fast, plain, strict=True):
+        assert one.batches <= other.batches
+
+
+def test_a_frame_tells_whose_samples_it_has() -> None:
+    found = [
+        batch_of([], [], 2),
+        batch_of([1, 2], [False] * 2, 2),
+        batch_of(list(range(3, 40)), [False] * 37, 2),
+    ]
+    for frame in cut(found, 512 << 10, NOW_MS):
+        ids = SampleFrame.decode(bytes(frame.record)).series.ids.tolist()
+        assert frame.batches == {i for i, b in enumerate(found) if any(x in ids for x in b.ids.tolist())}
 
 
 def test_frames_of_usual_batches_are_written_by_the_compiled_loops() -> None:
@@ -93,8 +107,7 @@ def test_a_frame_is_never_above_its_limit() -> None:
 
 def test_ids_that_differ_in_one_half_are_two_series() -> None:
     ids = np.array([[7 << 20, 1], [7 << 20, 2], [8 << 20, 2]], np.uint64)
-    one = np.zeros(3, np.uint8)
-    columns = np.zeros(3, np.uint16), one, np.arange(3), np.arange(3.0)
-    assert gather_compiled.write(ids, *columns, 10, NOW_MS) is not None
-    assert gather_compiled.write(ids[[0, 1, 0]], *columns, 10, NOW_MS) is None
-    assert gather_compiled.write(ids, *columns, 2, NOW_MS) is None
+    columns = np.zeros(3, np.uint16), np.zeros(3, np.uint8), np.arange(3), np.arange(3.0)
+    assert gather_compiled.write([(ids, *columns)], 10, NOW_MS) is not None
+    assert gather_compiled.write([(ids[[0, 1, 0]], *columns)], 10, NOW_MS) is None
+    assert gather_compiled.write([(ids, *columns)], 2, NOW_MS) is None
