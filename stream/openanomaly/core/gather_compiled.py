@@ -102,7 +102,7 @@ def _heads(samples: Any, version: int, received_ms: int, out: Any, frame: Any, c
 def _fill(
     ids: Any, partition: Any, kind: Any, timestamp_ms: Any, value: Any, cursor: Any, out: Any, place: Any
 ) -> None:
-    """Write the samples of a batch where `cursor` says, and move it on. `value` are the bits of the values."""
+    """Write the samples of a batch where `cursor` says, and move it on. `value` are bits of values."""
     for i in range(len(ids)):
         p = partition[i]
         at = cursor[p, 0]

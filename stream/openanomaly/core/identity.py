@@ -77,6 +77,7 @@ class Identities:
             last sample and from when on readers of the broker must be told the labels again.
         replicas: what `ENTRY.replica` counts.
         forgotten: blocks that made room for others.
+        limits: of label sets.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Identities:
         self._capacity = capacity
         self._partitions = partitions
         self._select = select
-        self._limits = limits or LabelLimits()
+        self.limits = limits or LabelLimits()
         self._replica_labels = frozenset(replica_labels)
         self._cluster_label = cluster_label
         self.replicas: list[Replica] = []
@@ -193,9 +194,9 @@ class Identities:
         if self._replica_labels:
             labels, replica = self._split_replica(labels)
         own = encode_labels(labels)
-        if len(own) > self._limits.block_bytes:
+        if len(own) > self.limits.block_bytes:
             raise MalformedRequestError(
-                f"{shown(labels)}: {len(own)} bytes of labels, limit {self._limits.block_bytes}; "
+                f"{shown(labels)}: {len(own)} bytes of labels, limit {self.limits.block_bytes}; "
                 "raise receiver.frame_limit_bytes"
             )
         name = next(value for label, value in labels if label == "__name__")
@@ -218,7 +219,7 @@ class Identities:
         self._blocks += [block if other else None for block, other in zip(own, differs, strict=True)]
 
     def _check(self, labels: Labels) -> None:
-        limits = self._limits
+        limits = self.limits
         if len(labels) > limits.names:
             raise MalformedRequestError(
                 f"{shown(labels)}: {len(labels)} labels, limit {limits.names}; "

@@ -25,6 +25,8 @@ SAMPLE_BYTES = 18
 """Of a sample with a value, as samples.py has it: `12 10 09 <8 bytes value> 10 <6 bytes timestamp>`."""
 ZERO_BYTES = 9
 """Of a sample whose value is 0, which most senders leave out: `12 07 10 <6 bytes timestamp>`."""
+REFS_BYTES = 1 << 14
+"""The label references of a usual time series are fewer: their length has one byte or two."""
 _USUAL_BYTES = 64
 """A time series has more, as a rule: what there is room for before it is known how many there are."""
 _CALLS: list[Callable[[], None]] = []
@@ -311,8 +313,9 @@ def _read_2(
     value: U64,
     kinds: Bytes,
     kind: Bytes,
-) -> None:
-    at = symbols = series = 0
+) -> int:
+    """How many bytes the label references of all usual series have."""
+    at = symbols = series = refs_bytes = 0
     while at < end:
         tag = data[at]
         size, at = _varint(data, at + 1, end)
@@ -331,7 +334,7 @@ def _read_2(
             continue
         length, label = _varint(data, first + 1, stop_at)
         sample = label + length
-        if length < 0 or sample + 9 > stop_at or data[sample] != 0x12:
+        if not 0 <= length < REFS_BYTES or sample + 9 > stop_at or data[sample] != 0x12:
             continue
         # The sample: `12 <size> [09 <value>] 10 <time> [18 <start time>]`.
         sample_end = sample + 2 + np.int64(data[sample + 1])
@@ -372,6 +375,8 @@ def _read_2(
         raw[i, 0], raw[i, 1] = a, b
         timestamp_ms[i], value[i] = time, number
         is_usual[i] = True
+        refs_bytes += length
+    return refs_bytes
 
 
 @_jit
@@ -396,10 +401,10 @@ def _find(table: U64, known: U64, ids: U64, out: NDArray[np.int32]) -> None:
     """As `_probe`, of ids whose values are their places in `known`: one that follows the id before it
     there as it does here is found without a look into the table, which costs a cache miss."""
     mask = np.uint64(len(table) - 1)
-    at = -1
+    at = np.int64(-1)
     for i in range(len(ids)):
         a, b = ids[i, 0], ids[i, 1]
-        at += 1
+        at += np.int64(1)
         if at < len(known) and known[at, 0] == a and known[at, 1] == b:
             out[i] = at
             continue
@@ -407,7 +412,8 @@ def _find(table: U64, known: U64, ids: U64, out: NDArray[np.int32]) -> None:
         while True:
             value = np.int64(table[slot, 2])
             if value == -1:
-                out[i] = at = -1
+                at = np.int64(-1)
+                out[i] = at
                 break
             if value >= 0 and table[slot, 0] == a and table[slot, 1] == b:
                 out[i] = at = value
@@ -477,6 +483,7 @@ class Request2(NamedTuple):
     timestamp_ms: I64
     value: NDArray[np.float64]
     kind: Bytes
+    refs_bytes: int
 
 
 def read_2(body: bytes | bytearray, limit: int, kinds: Bytes) -> Request2 | None:
@@ -499,12 +506,13 @@ def read_2(body: bytes | bytearray, limit: int, kinds: Bytes) -> Request2 | None
         np.zeros(series, np.int64),
         np.zeros(series, np.float64),
         np.zeros(series, np.uint8),
+        0,
     )
     places, columns = found[:2], found[2:7]
     hashes = np.zeros((symbols, 2), np.uint64)
     numbers = found.value.view(np.uint64)
-    _read_2(data, len(body), _SEED, *places, hashes, *columns, numbers, kinds, found.kind)
-    return found
+    size = _read_2(data, len(body), _SEED, *places, hashes, *columns, numbers, kinds, found.kind)
+    return found._replace(refs_bytes=size)
 
 
 def probe(table: U64, ids: U64) -> NDArray[np.int32]:

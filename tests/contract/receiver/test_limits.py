@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from messages import HEADERS, Series, encode, named, packed
+from openanomaly.core.series import varint
+from openanomaly.pb.prometheus import remote_write_2_pb2 as pb2
 from receiving import now_ms, site
 
 VERSIONS = (1, 2)
@@ -89,5 +91,60 @@ def test_another_replica_is_listened_to_after_a_silence_as_long_as_is_set(
             await s.write(version, of("a"))
             assert s.dropped()["replica"] == dropped + 1
             assert set(await s.samples()) == {named("up", pair="x")}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("labels", [65, 2_000_000])
+def test_label_references_are_counted_before_labels_are_made_of_them(labels: int, tmp_path: Path) -> None:
+    """A series of 2.0 refers to a label with two bytes, and what is made of it has a hundred and fifty."""
+
+    async def run() -> None:
+        now = now_ms()
+        good = Series(named("up"), [(now, 1.0)])
+        request = pb2.Request.FromString(encode(2, [good, good]))
+        request.timeseries[1].labels_refs.extend([1, 2] * (labels - 1))
+        async with site(tmp_path, unpacked_limit_bytes=64 << 20) as s:
+            answer = await s.post(packed(request.SerializeToString()), HEADERS[2])
+            if labels == 65:
+                assert answer.status == 400
+                assert f"{labels} labels, limit 64; raise receiver.label_names_limit" in answer.text
+                assert s.dropped() == {"refused": 1}
+            else:
+                assert answer.status == 413
+                assert "limit 1048576" in answer.text
+            assert (await s.write(2, good)).status == 204
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_series_of_too_many_parts_is_refused_unread(version: int, tmp_path: Path) -> None:
+    """An empty sample has two bytes, and fifty when it is read."""
+
+    async def run() -> None:
+        good = Series(named("up"), [(now_ms(), 1.0)])
+        series = b"\x12\x00" * 1_000_001
+        tag = b"\x0a" if version == 1 else b"\x22\x00\x2a"
+        async with site(tmp_path) as s:
+            answer = await s.post(packed(tag + varint(len(series)) + series), HEADERS[version])
+            assert answer.status == 413
+            assert "1000001 parts of one time series, limit 1000000" in answer.text
+            assert (await s.write(version, good)).status == 204
+
+    asyncio.run(run())
+
+
+def test_label_references_of_a_request_are_limited(tmp_path: Path) -> None:
+    async def run() -> None:
+        good = Series(named("up"), [(now_ms(), 1.0)])
+        request = pb2.Request.FromString(encode(2, [good]))
+        request.timeseries[0].labels_refs[:] = [1, 2] * 8000
+        one = request.timeseries[0]
+        request.timeseries.extend([one] * 524)
+        async with site(tmp_path) as s:
+            answer = await s.post(packed(request.SerializeToString()), HEADERS[2])
+            assert answer.status == 413
+            assert "8400000 bytes of label references, limit 8388608" in answer.text
 
     asyncio.run(run())

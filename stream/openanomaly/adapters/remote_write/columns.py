@@ -20,7 +20,9 @@ without a limit 64 MiB of them would hold the receiver for minutes and take 20 G
 """
 
 
-_PARTS_LIMIT = 1_000_000
+REFS_LIMIT_BYTES = 8 << 20
+"""References to labels of one 2.0 request. Senders need 200 KiB (Prometheus) to 1 MiB (vmagent)."""
+PARTS_LIMIT = 1_000_000
 """Samples, histograms and exemplars of one request that are read one by one: a second or a few."""
 
 
@@ -70,7 +72,7 @@ class Refused:
             RequestTooLargeError: with those before they are too many.
         """
         self.parts += count
-        check_count(self.parts, "samples, histograms and exemplars", _PARTS_LIMIT)
+        check_count(self.parts, "samples, histograms and exemplars", PARTS_LIMIT)
 
     def __str__(self) -> str:
         text = "; ".join(self.reasons)

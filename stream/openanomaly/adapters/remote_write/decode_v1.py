@@ -16,7 +16,7 @@ from openanomaly.adapters.remote_write.columns import (
     kind_of,
 )
 from openanomaly.adapters.remote_write.samples import WITH_VALUE, tails
-from openanomaly.adapters.remote_write.whole import Whole, count_histograms, spread, text
+from openanomaly.adapters.remote_write.whole import Whole, check_parts, count_histograms, spread, text
 from openanomaly.core import kernels
 from openanomaly.core.identity import Identities
 from openanomaly.core.series import decode_labels, encode_labels, ids_of
@@ -113,6 +113,7 @@ def _unknown(block: bytes, timestamp_ms: int, value: float) -> Whole | None:
 
 
 def _whole(data: bytes, number: int, refused: Refused) -> Whole:
+    check_parts(data)
     try:
         ts = pb.TimeSeries.FromString(data)
     except DecodeError as exc:

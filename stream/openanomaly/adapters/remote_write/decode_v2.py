@@ -16,13 +16,16 @@ from openanomaly.adapters.remote_write.columns import (
     check_count,
     kind_of,
 )
-from openanomaly.adapters.remote_write.whole import Whole, count_histograms, spread, text
+from openanomaly.adapters.remote_write.whole import Whole, check_parts, count_histograms, spread, text
 from openanomaly.core import kernels
 from openanomaly.core.identity import Identities
 from openanomaly.core.intake import Numbered
 from openanomaly.core.series import Labels
 from openanomaly.errors import MalformedRequestError
 from openanomaly.pb.prometheus import remote_write_2_pb2 as pb
+
+_SHOWN = 12
+"""Labels that a message shows of a series of too many."""
 
 
 def decode(body: bytes | bytearray, identities: Identities) -> WriteColumns:
@@ -40,7 +43,10 @@ def decode(body: bytes | bytearray, identities: Identities) -> WriteColumns:
         )
     identities.make_room(len(slices))
     refused = Refused()
-    whole = {i: _whole(slices[i], i, symbols, refused) for i in np.flatnonzero(~usual.is_usual).tolist()}
+    limit = identities.limits.names
+    whole = {
+        i: _whole(slices[i], i, symbols, limit, refused) for i in np.flatnonzero(~usual.is_usual).tolist()
+    }
     raw = _hashes(read, whole)
     slot = identities.find(raw)
     for i, ts in whole.items():
@@ -73,6 +79,7 @@ def _read_compiled(body: bytes | bytearray) -> _Read | None:
     """By the compiled loop; None where it is not there, or the request is not as simple as it reads."""
     if not kernels.ready() or (found := kernels.read_2(body, COUNT_LIMIT, KINDS)) is None:
         return None
+    refs.check(found.refs_bytes)
     return _Read(
         Slices(body, found.start, found.stop),
         Slices(body, found.symbol_start, found.symbol_stop),
@@ -121,7 +128,7 @@ def _admit(
     usual, raw = read.usual, read.raw
     for i in unknown:
         if i not in whole:
-            labels, fault = _labels(read.symbols, refs.of_usual(read.slices[i]))
+            labels, fault = _labels(read.symbols, refs.of_usual(read.slices[i]), identities.limits.names)
             whole[i] = Whole2(
                 labels, [int(usual.timestamp_ms[i])], [usual.value[i]], fault=fault, kind=int(usual.kind[i])
             )
@@ -154,16 +161,17 @@ class Whole2(Whole):
         self.refs = refs or []
 
 
-def _whole(data: bytes, number: int, symbols: Numbered, refused: Refused) -> Whole2:
+def _whole(data: bytes, number: int, symbols: Numbered, labels_limit: int, refused: Refused) -> Whole2:
+    check_parts(data)
     try:
         ts = pb.TimeSeries.FromString(data)
     except DecodeError as exc:
         raise MalformedRequestError(f"cannot decode write request: time series {number}: {exc}") from exc
     refused.take_parts(len(ts.samples) + len(ts.histograms) + len(ts.exemplars))
-    labels, fault = _labels(symbols, list(ts.labels_refs))
+    labels, fault = _labels(symbols, list(ts.labels_refs), labels_limit)
     exemplars = 0
     for e in ts.exemplars:
-        _, wrong = _labels(symbols, list(e.labels_refs))
+        _, wrong = _labels(symbols, list(e.labels_refs), labels_limit)
         if wrong:
             refused.add(f"exemplar of time series {number}: {wrong}", exemplars=1)
         else:
@@ -180,13 +188,20 @@ def _whole(data: bytes, number: int, symbols: Numbered, refused: Refused) -> Who
     )
 
 
-def _labels(symbols: Numbered, ref: list[int]) -> tuple[Labels, str]:
-    """Labels by reference, and what is wrong with them; "" if nothing is."""
+def _labels(symbols: Numbered, ref: list[int], limit: int) -> tuple[Labels, str]:
+    """Labels by reference, at most `limit`, and what is wrong with them; "" if nothing is."""
     if len(ref) % 2:
         return (), f"{len(ref)} label references are not pairs"
     if ref and max(ref) >= len(symbols):
         return (), f"label reference {max(ref)} is beyond the {len(symbols)} symbols"
+    too_many = ""
+    # Symbol 0 is "", and a label without a value is none.
+    if len(ref) > 2 * limit and (labels := sum(map(bool, ref[1::2]))) > limit:
+        too_many = f"{labels} labels, limit {limit}; raise receiver.label_names_limit"
+        ref = ref[: 2 * _SHOWN]
     pairs = [(symbols[ref[i]], symbols[ref[i + 1]]) for i in range(0, len(ref), 2)]
+    if too_many:
+        return tuple((text(name), text(value)) for name, value in pairs), too_many
     try:
         return tuple((name.decode(), value.decode()) for name, value in pairs), ""
     except UnicodeDecodeError as exc:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.adapters.remote_write.columns import KINDS
+from openanomaly.adapters.remote_write.columns import KINDS, REFS_LIMIT_BYTES, check_count
 from openanomaly.adapters.remote_write.samples import read_time
 from openanomaly.core.series import Ids, ids_of
 
@@ -46,12 +46,22 @@ def read(slices: list[bytes], symbols: int) -> tuple[Usual, NDArray[np.int64], N
     sample = _samples(data, at)
     is_usual &= sample.is_usual & (sample.end <= end)
     kind = _kinds(data, np.where(is_usual, sample.end, end), end, is_usual)
+    check(int(size[is_usual].sum()))
     ref, refs = _references(data, first[is_usual], size[is_usual])
     count = np.zeros(len(slices), np.int64)
     count[is_usual] = refs
     if (refs & 1).any() or (ref >= symbols).any():
         ref = _drop_broken(ref, count, is_usual, symbols)
     return Usual(is_usual, sample.timestamp_ms, sample.value, kind), ref, count
+
+
+def check(size_bytes: int) -> None:
+    """Refuse a request of too many label references before they are made numbers of.
+
+    Raises:
+        RequestTooLargeError: it must be sent in smaller ones.
+    """
+    check_count(size_bytes, "bytes of label references", REFS_LIMIT_BYTES)
 
 
 def of_usual(series: bytes) -> list[int]:

@@ -6,10 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.adapters.remote_write.columns import Refused
+from openanomaly.adapters.remote_write.columns import PARTS_LIMIT, Refused, check_count
 from openanomaly.adapters.remote_write.histograms import Histogram, fault
 from openanomaly.core.identity import shown
 from openanomaly.core.series import Labels
+from openanomaly.errors import RequestTooLargeError
+
+_SMALL_BYTES = 64 << 10
+"""What a time series this small becomes is bounded as it is."""
+PART_BYTES = 1 << 20
+"""Of one label, sample, histogram or exemplar of a time series, or of all references to labels."""
 
 
 @dataclass(slots=True)
@@ -39,6 +45,46 @@ class Whole:
             self.histograms,
             self.exemplars,
         )
+
+
+def check_parts(data: bytes) -> None:
+    """Refuse a time series of too many or too large parts before it is read whole: what has two bytes on
+    the wire has fifty when it is read.
+
+    Raises:
+        RequestTooLargeError: it must be sent in smaller ones.
+    """
+    if len(data) <= _SMALL_BYTES:
+        return
+    at = count = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        count += 1
+        if tag & 7 == 2:
+            size, at = _varint(data, at)
+            if size > PART_BYTES:
+                raise RequestTooLargeError(
+                    f"cannot take write request: a time series has a part of {size} bytes, limit {PART_BYTES}"
+                )
+            at += size
+        elif tag & 7 == 0:
+            _, at = _varint(data, at)
+        else:
+            at += 8 if tag & 7 == 1 else 4
+        if count > PARTS_LIMIT:
+            check_count(count, "parts of one time series", PARTS_LIMIT)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number and what follows it; of what is cut off, or is none, anything: it is found when it is read."""
+    number = shift = 0
+    for byte in data[at : at + 10]:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        at += 1
+        if byte < 0x80:
+            return number, at
+    return number, at + 1
 
 
 def count_histograms(labels: Labels, found: Iterable[Histogram], refused: Refused) -> int:
