@@ -251,7 +251,6 @@ class Block:
         self, rows: Rows, bucket: NDArray[np.int64], before: NDArray[np.int64], value: NDArray[np.float64]
     ) -> Closing:
         """What follows from closed steps with finite values."""
-        self._count_missing(rows, bucket, before)
         base = self.catalogue.base[rows]
         with np.errstate(over="ignore"):
             stored = (value - base).astype(np.float32)
@@ -260,15 +259,6 @@ class Block:
         self.ring.put(rows, bucket, stored)
         scored = self._score(rows, bucket, value, base) if rows.size else []
         return Closing(rows, bucket, stored, scored, self._due(rows, bucket, before))
-
-    def _count_missing(self, rows: Rows, bucket: NDArray[np.int64], before: NDArray[np.int64]) -> None:
-        """Count the steps that a row should have had, in its own interval, and had not."""
-        gap = np.flatnonzero((bucket > before + 1) & (before != NONE))
-        if not gap.size:
-            return
-        width = np.maximum(self.state["interval_ms"][rows[gap]] / self.spec.step_ms, 1.0)
-        skipped = (bucket[gap] - before[gap]) / np.ceil(width) - 1
-        self.counts["missing_steps"] += int(np.maximum(skipped, 0).sum())
 
     def _score(
         self, rows: Rows, bucket: NDArray[np.int64], value: NDArray[np.float64], base: NDArray[np.float64]

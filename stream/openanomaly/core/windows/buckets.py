@@ -70,7 +70,7 @@ def gather(
     if is_rate.any() and (on := is_rate[row]).any():
         value, valid = _to_rates(state, row, timestamp_ms, value, valid, on, counts)
     counts["accepted"] += int(valid.sum())
-    _learn_interval(state, row, timestamp_ms, first)
+    _learn_interval(state, row, timestamp_ms, first, step_ms, counts)
     return _reduce(row, timestamp_ms, value, valid, first, step_ms, aggregate)
 
 
@@ -153,9 +153,18 @@ def _to_rates(
 
 
 def _learn_interval(
-    state: Columns, row: Rows, timestamp_ms: NDArray[np.int64], first: NDArray[np.bool_]
+    state: Columns,
+    row: Rows,
+    timestamp_ms: NDArray[np.int64],
+    first: NDArray[np.bool_],
+    step_ms: int,
+    counts: "Counter[str]",
 ) -> None:
-    """Follow how often each row has samples, and note its newest timestamp."""
+    """Follow how often each row has samples, and note its newest timestamp.
+
+    Counts the steps that a row should have had since its last sample, in the interval it had until then:
+    what is learned of a gap must not excuse it.
+    """
     start = np.flatnonzero(first)
     if not start.size:
         return
@@ -167,10 +176,28 @@ def _learn_interval(
     samples = np.where(known, n, n - 1)
     seen = np.where(samples > 0, (newest - since) / np.maximum(samples, 1), 0.0)
     now = state["interval_ms"][rows]
+    counts["missing_steps"] += _missing_steps(
+        timestamp_ms, start, n, since, np.where(now > 0, now, np.inf), step_ms
+    )
     # A gap counts as four intervals at most: silence is not a slower scrape.
     follow = now + 0.1 * (np.minimum(seen, 4.0 * now) - now)
     state["interval_ms"][rows] = np.where(samples > 0, np.where(now > 0, follow, seen), now)
     state["last_ms"][rows] = newest
+
+
+def _missing_steps(
+    timestamp_ms: NDArray[np.int64],
+    start: NDArray[np.int64],
+    n: NDArray[np.int64],
+    since: NDArray[np.int64],
+    interval_ms: NDArray[np.float32],
+    step_ms: int,
+) -> int:
+    before = np.empty_like(timestamp_ms)
+    before[1:] = timestamp_ms[:-1]
+    before[start] = since
+    steps = (timestamp_ms - before) / np.repeat(np.maximum(interval_ms, step_ms), n)
+    return int((np.rint(steps[steps > 1.5]) - 1).sum())
 
 
 def _reduce(
