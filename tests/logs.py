@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from openanomaly.broker.embedded.broker import Broker
-from openanomaly.broker.embedded.store import Stored
+from openanomaly.broker.embedded.rows import Stored
 from openanomaly.broker.topics import TopicSpec
 
 PLAIN = TopicSpec("plain", 2, 3600.0)

@@ -7,18 +7,19 @@ fetches. Offsets are given on the event loop, in the order of `append`.
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
+from openanomaly.broker.embedded.database import DiskFullError
+from openanomaly.broker.embedded.folder import hold
 from openanomaly.broker.embedded.reserve import Reserve
-from openanomaly.broker.embedded.store import Append, DiskFullError, Store, Stored
+from openanomaly.broker.embedded.rows import Append, Stored
+from openanomaly.broker.embedded.store import Store
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import BrokerError, BusUnavailableError, OpenAnomalyError
 
@@ -66,7 +67,7 @@ class Broker:
         self.disk_limit_bytes = disk_limit_bytes
         self.refused = 0
         self._clock = clock
-        self._lock = _lock(folder)
+        self._lock = hold(folder)
         try:
             self._store = Store(folder, synchronous)
             self._reserve = Reserve(folder / "reserve")
@@ -389,29 +390,3 @@ class Broker:
 
 def _only(offsets: list[int]) -> int:
     return offsets[0]
-
-
-def _lock(folder: Path) -> IO[str]:
-    """Hold the folder for this process. The lock goes with the process, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "LOCK", "a+", encoding="ascii")  # noqa: SIM115 - held while we live
-    except OSError as exc:
-        raise BrokerError(
-            f"cannot use {folder} for the embedded broker: {exc.strerror}; set broker.url"
-        ) from exc
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
-        raise BrokerError(
-            f"{folder} is in use by process {holder}. The embedded broker serves one process: stop that one, "
-            "give this one another broker.url, or use kafka://"
-        ) from None
-    file.seek(0)
-    file.truncate()
-    file.write(f"{os.getpid()}\n")
-    file.flush()
-    return file

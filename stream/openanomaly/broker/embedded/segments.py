@@ -12,6 +12,7 @@ from pathlib import Path
 
 import xxhash
 
+from openanomaly.broker.embedded.folder import sync
 from openanomaly.errors import BrokerError
 
 _IOV_MAX = 512
@@ -41,7 +42,9 @@ class Segments:
         self._write_fds: dict[int, int] = {}
         self._read_fds: dict[int, int] = {}
         self._reading = threading.Lock()  # a descriptor must not be closed, and reused, under a read
-        folder.mkdir(exist_ok=True)
+        if not folder.exists():
+            folder.mkdir()
+            sync(folder.parent)
         for path in folder.glob("*.seg"):
             number = int(path.stem)
             next_number = max(next_number, number + 1)
@@ -112,11 +115,7 @@ class Segments:
         fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
         self._next += 1  # whatever happens: a number never names two files
         try:
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)  # the file's name must survive a power loss as its bytes do
-            finally:
-                os.close(folder)
+            sync(self._folder)  # the file's name must survive a power loss as its bytes do
         except OSError:
             os.close(fd)
             raise

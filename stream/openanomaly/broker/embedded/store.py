@@ -17,58 +17,31 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from openanomaly.broker.embedded.database import DiskFullError, connect, damaged, prepare, translated
+from openanomaly.broker.embedded.rows import (
+    OFFSET_BITS,
+    OFFSET_MASK,
+    PARTITION_BITS,
+    ROWS_AT_ONCE,
+    Append,
+    Stored,
+    insert,
+    row_of,
+    span,
+)
 from openanomaly.broker.embedded.segments import Segments, checksum
 from openanomaly.broker.topics import TopicSpec
-from openanomaly.errors import BrokerError, ConfigError, RetryableError
+from openanomaly.errors import BrokerError, ConfigError
 
-OFFSET_BITS = 40
-PARTITION_BITS = 12
-OFFSET_MASK = (1 << OFFSET_BITS) - 1
 INLINE_BYTES = 4096
-_VERSION = 1
-_QUICK_CHECK_LIMIT_BYTES = 64 << 20
 _DELETE_AT_ONCE = 20_000
-_VALUES = "(?,?,?,?,?,?,?,?)"
-_ROWS_AT_ONCE = 64
-"""Rows of one statement: SQLite before 3.32 takes 999 values."""
 _ROW_BYTES = 128
 _MEASURED_BYTES = 64 << 10
 """The pages of the database are counted when so much was written."""
 _SPARSE = 4
 """A segment of a compacted topic of which less than one in so many bytes lives is written anew."""
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS topic(id INTEGER PRIMARY KEY, name TEXT UNIQUE, partitions INT, spec TEXT);
-CREATE TABLE IF NOT EXISTS log(id INTEGER PRIMARY KEY, ts INT, k BLOB, v BLOB,
-    segment INT, position INT, length INT, sum INT);
-CREATE TABLE IF NOT EXISTS latest(tp INT, k BLOB, offset INT, PRIMARY KEY(tp, k)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS next(tp INTEGER PRIMARY KEY, offset INT);
-CREATE TABLE IF NOT EXISTS committed(grp TEXT, tp INT, offset INT, PRIMARY KEY(grp, tp)) WITHOUT ROWID;
-"""
-
-
-class DiskFullError(RetryableError):
-    """The disk, or the share of it we may use, is full."""
-
-
-class Append(NamedTuple):
-    """One record to write; `tp` as `Store.tp` gives it, `offset` chosen by the owner."""
-
-    tp: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | memoryview | None
-
-
-class Stored(NamedTuple):
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
 
 
 class Store:
@@ -89,10 +62,10 @@ class Store:
         # Reading holds this while rows and the segments they name must agree.
         self._deleting = threading.Lock()
         try:
-            self._write, self._read = self._connect(), self._connect()
+            self._write, self._read = connect(self.file, synchronous), connect(self.file, synchronous)
             self._open()
         except sqlite3.DatabaseError as exc:
-            raise self.damaged(exc) from exc
+            raise damaged(exc, self.file) from exc
         live = dict(
             self._write.execute(
                 "SELECT segment, count(*) FROM log WHERE segment IS NOT NULL GROUP BY segment"
@@ -106,42 +79,10 @@ class Store:
                     f"Restore {folder} from a copy, or move it away to start empty."
                 )
 
-    def _connect(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.file, check_same_thread=False, isolation_level=None)
-        # auto_vacuum must be set before the first table exists.
-        for pragma in (
-            "auto_vacuum=INCREMENTAL",
-            "journal_mode=WAL",
-            f"synchronous={self._synchronous}",
-            "cache_size=-32768",
-            "journal_size_limit=67108864",
-        ):
-            db.execute(f"PRAGMA {pragma}")
-        return db
-
     def _open(self) -> None:
-        self._write.executescript(_SCHEMA)
-        version = self._write.execute("SELECT value FROM meta WHERE key='version'").fetchone()
-        if version is None:
-            self._write.execute("INSERT INTO meta VALUES('version', ?)", (_VERSION,))
-        elif version[0] > _VERSION:
-            raise BrokerError(
-                f"{self.file} has format {version[0]}, this release reads up to {_VERSION}: upgrade "
-                "OpenAnomaly"
-            )
-        if self.file.stat().st_size <= _QUICK_CHECK_LIMIT_BYTES:
-            # Cheap while small; SQLite itself reports what it meets later (`damaged`).
-            result = self._write.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if result != "ok":
-                raise sqlite3.DatabaseError(result)
+        prepare(self._write, self.file)
         for id_, name, _, spec in self._write.execute("SELECT id, name, partitions, spec FROM topic"):
             self._remember(id_, TopicSpec(name, **json.loads(spec)))
-
-    def damaged(self, exc: sqlite3.DatabaseError) -> BrokerError:
-        return BrokerError(
-            f"{self.file} cannot be read: {exc}. Restore {self.file.parent} from a copy, or move it away to "
-            "start empty: unread samples, window state and scores that were not yet sent are lost then."
-        )
 
     # -- topics --------------------------------------------------------------------------------
 
@@ -190,7 +131,7 @@ class Store:
             for partition in range(spec.partitions):
                 tp = self.tp(id_, partition)
                 last = self._write.execute(
-                    "SELECT max(id) FROM log WHERE id BETWEEN ? AND ?", _span(tp)
+                    "SELECT max(id) FROM log WHERE id BETWEEN ? AND ?", span(tp)
                 ).fetchone()[0]
                 after = 0 if last is None else (last & OFFSET_MASK) + 1
                 result[tp] = max(result.get(tp, 0), after)
@@ -226,7 +167,7 @@ class Store:
             topic = record.tp >> PARTITION_BITS
             if record.value is None or len(record.value) < INLINE_BYTES:
                 rows.append(
-                    (_row(record), record.timestamp_ms, record.key, record.value, None, None, None, None)
+                    (row_of(record), record.timestamp_ms, record.key, record.value, None, None, None, None)
                 )
                 inline_bytes += len(record.value or b"")
             else:
@@ -237,7 +178,7 @@ class Store:
             undo.append((number, positions[0], len(payloads)))
             for r, payload, position in zip(group, payloads, positions, strict=True):
                 where = (number, position, len(payload), checksum(payload))
-                rows.append((_row(r), r.timestamp_ms, r.key, None, *where))
+                rows.append((row_of(r), r.timestamp_ms, r.key, None, *where))
         if self._grown_bytes is not None:
             self._grown_bytes += inline_bytes + _ROW_BYTES * len(records)
         return rows
@@ -246,14 +187,14 @@ class Store:
         db = self._write
         gone: Counter[int] = Counter()
         try:
-            if rows and not compacted and len(rows) <= _ROWS_AT_ONCE:
-                _insert(db, rows)  # one statement is a transaction of its own
+            if rows and not compacted and len(rows) <= ROWS_AT_ONCE:
+                insert(db, rows)  # one statement is a transaction of its own
                 return
             with self._deleting if compacted else contextlib.nullcontext():
                 db.execute("BEGIN IMMEDIATE")
                 try:
-                    for first in range(0, len(rows), _ROWS_AT_ONCE):
-                        _insert(db, rows[first : first + _ROWS_AT_ONCE])
+                    for first in range(0, len(rows), ROWS_AT_ONCE):
+                        insert(db, rows[first : first + ROWS_AT_ONCE])
                     for record in compacted:
                         self._supersede(record, gone)
                     db.execute("COMMIT")
@@ -264,7 +205,7 @@ class Store:
                 for segment, records in gone.items():
                     self.segments.forget(segment, records)
         except sqlite3.DatabaseError as exc:
-            raise self._translate(exc) from exc
+            raise translated(exc, self.file) from exc
 
     def _supersede(self, record: Append, gone: Counter[int]) -> None:
         """Compaction at write time: the key's previous record goes in the same transaction."""
@@ -282,14 +223,6 @@ class Store:
 
     def _full(self, exc: OSError) -> DiskFullError:
         return DiskFullError(f"cannot write to {self.segments.path(0).parent}: {exc.strerror}")
-
-    def _translate(self, exc: sqlite3.DatabaseError) -> Exception:
-        code = exc.sqlite_errorcode if hasattr(exc, "sqlite_errorcode") else None
-        if code is not None and code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-            return DiskFullError(f"cannot write to {self.file}: {exc}")
-        if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self.damaged(exc)
-        return BrokerError(f"cannot write to {self.file}: {exc}")
 
     def read(self, tp: int, start: int, end: int, max_records: int, max_bytes: int) -> list[Stored]:
         """Records with `start <= offset < end` in order, up to a count and about `max_bytes`.
@@ -313,7 +246,7 @@ class Store:
                     if size >= max_bytes:
                         break
             except sqlite3.DatabaseError as exc:
-                raise self.damaged(exc) from exc
+                raise damaged(exc, self.file) from exc
             except FileNotFoundError as exc:
                 raise BrokerError(
                     f"{exc.filename} is missing: restore {self.file.parent} from a copy"
@@ -325,7 +258,7 @@ class Store:
         result = {}
         for tp in tps:
             first = self._write.execute(
-                "SELECT min(id) FROM log WHERE id BETWEEN ? AND ?", _span(tp)
+                "SELECT min(id) FROM log WHERE id BETWEEN ? AND ?", span(tp)
             ).fetchone()[0]
             result[tp] = following[tp] if first is None else first & OFFSET_MASK
         return result
@@ -344,7 +277,7 @@ class Store:
         except sqlite3.DatabaseError as exc:
             if self._write.in_transaction:
                 self._write.execute("ROLLBACK")
-            raise self._translate(exc) from exc
+            raise translated(exc, self.file) from exc
 
     def committed(self) -> dict[str, dict[int, int]]:
         """Committed offsets of every group."""
@@ -357,7 +290,7 @@ class Store:
 
     def first_after(self, tp: int, end: int, timestamp_ms: int) -> int:
         """The first offset below `end` that was written at `timestamp_ms` or later; `end` if none."""
-        low, _ = _span(tp)
+        low, _ = span(tp)
         row = self._write.execute(
             "SELECT id FROM log WHERE id >= ? AND id < ? AND ts >= ? ORDER BY id LIMIT 1",
             (low, low + end, timestamp_ms),
@@ -393,7 +326,7 @@ class Store:
         except sqlite3.DatabaseError as exc:
             if db.in_transaction:
                 db.execute("ROLLBACK")
-            raise self._translate(exc) from exc
+            raise translated(exc, self.file) from exc
         return bound is not None
 
     def tidy(self) -> None:
@@ -442,14 +375,14 @@ class Store:
                 self._write.execute("ROLLBACK")
             self.segments.undo(number, positions[0], len(rows))
             if isinstance(exc, sqlite3.DatabaseError):
-                raise self._translate(exc) from exc
+                raise translated(exc, self.file) from exc
             if isinstance(exc, OSError):
                 raise self._full(exc) from exc
             raise
 
     @property
     def used_bytes(self) -> int:
-        """Bytes in use: segments, and pages of the database that hold something, or will when measured next."""
+        """Bytes in use: segments, and pages of the database that hold something (about: what came since)."""
         if self._grown_bytes is None or self._grown_bytes > _MEASURED_BYTES:
             pages = self._pragma("page_count") - self._pragma("freelist_count")
             self._pages_bytes, self._grown_bytes = pages * self._pragma("page_size"), 0
@@ -467,21 +400,3 @@ class Store:
                 self._write.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         finally:
             self._write.close()
-
-
-def _insert(db: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
-    """Insert rows of the log by one statement.
-
-    Each step of a statement lets go of Python's lock, and has to wait for it again: where the process is
-    busy, a statement for every row cost more than all else here.
-    """
-    values = ",".join([_VALUES] * len(rows))
-    db.execute(f"INSERT INTO log VALUES{values}", [value for row in rows for value in row])
-
-
-def _row(record: Append) -> int:
-    return record.tp << OFFSET_BITS | record.offset
-
-
-def _span(tp: int) -> tuple[int, int]:
-    return tp << OFFSET_BITS, tp << OFFSET_BITS | OFFSET_MASK

@@ -20,7 +20,7 @@ from yarl import URL
 
 from openanomaly.broker.delivery import ReleasedOffsets
 from openanomaly.broker.embedded.broker import Broker, Row
-from openanomaly.broker.embedded.store import Stored
+from openanomaly.broker.embedded.rows import Stored
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import BusUnavailableError, ConfigError, OpenAnomalyError
 

@@ -1,6 +1,7 @@
 """Damaged files are reported by name, and nothing of them is served."""
 
 import asyncio
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -114,3 +115,35 @@ def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
     stray.write_bytes(b"written, never committed")
     assert _read_kept(tmp_path) == 1
     assert not stray.exists()
+
+
+@pytest.mark.parametrize("cut_bytes", [1, 20, 4000, 5000, 30_000, 10_000_000])
+def test_a_log_that_a_power_loss_took_the_end_of_starts_and_goes_on(tmp_path: Path, cut_bytes: int) -> None:
+    """What was synced is there, and what was not may be gone: the index's end, or payloads without rows."""
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    _filled(whole, 5)
+
+    async def crash() -> int:
+        async with opened(whole) as broker:
+            for _ in range(20):
+                await asyncio.gather(*(broker.append(t, 0, b"key", LARGE) for t in ("kept", "plain")))
+            shutil.copytree(whole, torn)
+            return broker.high_water(("kept", 0))
+
+    written = asyncio.run(crash())
+    log = torn / "log.db-wal"
+    with log.open("r+b") as file:
+        file.truncate(max(0, log.stat().st_size - cut_bytes))
+    for segment in (torn / "segments").glob("*.seg"):
+        with segment.open("ab") as file:
+            file.write(b"half a payload")
+
+    async def go() -> None:
+        async with opened(torn) as broker:
+            records = await everything(broker, "kept")
+            assert [r.offset for r in records] == list(range(len(records)))
+            assert {r.value for r in records} == {LARGE}
+            assert 5 <= len(records) <= written
+            assert await broker.append("kept", 0, None, LARGE) == len(records)
+
+    asyncio.run(go())
