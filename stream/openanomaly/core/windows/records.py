@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.frames import column, parse
+from openanomaly.core.series import varint
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE
 from openanomaly.core.windows.rows import RING_PAGE, STATE_PAGE, Rows
@@ -187,52 +188,59 @@ def state_records(
     `ahead` are the positions of pages that a torn checkpoint left beyond `position`.
     """
     pages = np.flatnonzero(block.touched)
-    hot = [_StateColumn.of(block, *c) for c in state_columns(block, hot=True)]
-    cold = [_StateColumn.of(block, *c) for c in state_columns(block, hot=False)]
+    hot = [_StateColumn.of(block, 7, *c) for c in state_columns(block, hot=True)]
+    cold = [_StateColumn.of(block, 8, *c) for c in state_columns(block, hot=False)]
     for page in pages.tolist():
         start, stop = page * STATE_PAGE, min((page + 1) * STATE_PAGE, block.rows)
         is_cold = bool(block.touched_cold[page])
         at = max(position, ahead[page]) if page < len(ahead) else position
-        message = pb.StatePage(
+        head = pb.StatePage(
             version=VERSION,
             mark=pb.Mark(samples=at.samples, forecasts=at.forecasts, tick_ms=at.tick_ms),
             block=block.uid,
             page=page,
             sequence=sequence,
             generation=block.catalogue.generation[start:stop].tobytes(),
-            hot=[c.of_page(page, start, stop) for c in hot],
-            cold=[c.of_page(page, start, stop) for c in cold] if is_cold else [],
-        )
-        yield Record(key(COLD if is_cold else HOT, block.uid, page), message.SerializeToString())
+        ).SerializeToString()
+        # Nearly all of the record, and so written by hand: messages would copy each column twice.
+        pieces: list[Any] = [head]
+        for c in hot + cold if is_cold else hot:
+            c.write(pieces, page, start, stop)
+        yield Record(key(COLD if is_cold else HOT, block.uid, page), b"".join(pieces))
     block.touched[:] = False
     block.touched_cold[:] = False
 
 
 class _StateColumn(NamedTuple):
-    """A column of row state, and the pages of which all rows have one value.
+    """A column of row state, rows last, and the pages of which all rows have one value.
 
     Buckets, and the counter values of gauges: often the same in a whole page, and then written once.
     """
 
-    owner: int
-    name: str
+    field: int
+    head: bytes
     array: NDArray[Any]
     uniform: frozenset[int]
 
     @classmethod
-    def of(cls, block: Block, owner: int, name: str, array: NDArray[Any]) -> "_StateColumn":
+    def of(cls, block: Block, field: int, owner: int, name: str, array: NDArray[Any]) -> "_StateColumn":
+        head = pb.StateColumn(owner=owner, name=name, dtype=array.dtype.str).SerializeToString()
         whole = block.rows // STATE_PAGE  # a last page that is not full is written as it is
         if array.ndim > 1 or not whole:
-            return cls(owner, name, array, frozenset())
+            return cls(field, head, array.T, frozenset())
         bits = array.view(_BITS[array.itemsize])[: whole * STATE_PAGE].reshape(whole, STATE_PAGE)
-        is_uniform = (bits == bits[:, :1]).all(axis=1)
-        return cls(owner, name, array, frozenset(np.flatnonzero(is_uniform).tolist()))
+        maybe = np.flatnonzero((bits[:, 0] == bits[:, 1]) & (bits[:, 0] == bits[:, -1]))
+        is_uniform = (bits[maybe] == bits[maybe, :1]).all(axis=1)
+        return cls(field, head, array, frozenset(maybe[is_uniform].tolist()))
 
-    def of_page(self, page: int, start: int, stop: int) -> pb.StateColumn:
-        rows = self.array[start : start + 1 if page in self.uniform else stop]
-        return pb.StateColumn(
-            owner=self.owner, name=self.name, dtype=self.array.dtype.str, values=rows.tobytes()
-        )
+    def write(self, pieces: list[Any], page: int, start: int, stop: int) -> None:
+        """Append the page's column as a field of a StatePage."""
+        values = self.array[..., start : start + 1 if page in self.uniform else stop]
+        size = varint(values.nbytes)
+        inner = len(self.head) + 1 + len(size) + values.nbytes
+        pieces.append(b"".join((bytes((self.field << 3 | 2,)), varint(inner), self.head, b"\x22", size)))
+        # Place by place: each is a run of memory.
+        pieces.extend(values.reshape(-1, values.shape[-1]) if values.ndim > 1 else (values,))
 
 
 def state_columns(block: Block, hot: bool) -> Iterator[tuple[int, str, NDArray[Any]]]:
@@ -265,10 +273,10 @@ def restore_state(block: Block, message: pb.StatePage, columns: Iterable[pb.Stat
         target = targets.get((c.owner, c.name))
         if target is None or target.dtype.str != c.dtype:
             continue
-        shape = target.shape[1:]
+        shape = target.shape[:0:-1]
         if not shape and len(c.values) == target.itemsize:
             target[start + same] = column(c.values, c.dtype, c.name, 1)
             continue
         width = int(np.prod(shape, dtype=np.int64))
         values = column(c.values, c.dtype, c.name, len(generation) * width)
-        target[start + same] = values.reshape(len(generation), *shape)[same]
+        target[start + same] = values.reshape(*shape, len(generation))[..., same].T
