@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unit.agents.lossy import Play
-from unit.core.windows import scenario, world
+from unit.core.windows import drive, scenario, world
 from unit.core.windows.world import Event, Samples
 
 SEEDS = (2, 4)
@@ -42,6 +42,7 @@ def check(seed: int, fuses: Sequence[int], *, keeps: bool) -> None:
     crashed = play(seed, fuses, keeps=keeps)
 
     assert len(crashed.lives) > len(calm.lives)
+    assert crashed.counts["in"] == crashed.counts["accepted"] + drive.dropped(crashed.counts)
     world.same_as_undisturbed(crashed.broker, crashed.partition, calm.broker, calm.partition)
 
 

@@ -1,6 +1,7 @@
 """Frames for a partition, and what its records say."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -56,6 +57,13 @@ def frame(samples: Iterable[Row], received_ms: int = 0) -> SampleFrame:
     )
 
 
+def unlabelled(frame: SampleFrame) -> SampleFrame:
+    """The frame as it comes once the labels have been told."""
+    offset = np.zeros_like(frame.series.label_offset)
+    bare = replace(frame, series=replace(frame.series, label_offset=offset, plain=b""))
+    return SampleFrame.decode(bare.encode())
+
+
 def steps(block: Block, output: Output) -> list[tuple[int, int, float]]:
     """(row, bucket, value) of every step in the ring records of `output`, in their order."""
     out = []
@@ -97,6 +105,6 @@ def window(block: Block, name: str) -> list[float]:
 def dropped(counts: dict[str, int]) -> int:
     reasons: Sequence[str] = (
         "duplicate", "out_of_order", "late", "timestamp", "stale", "not_finite", "counter_start",
-        "counter_reset", "max_series", "unselected", "replayed",
+        "counter_reset", "max_series", "unselected", "unlabelled", "replayed",
     )  # fmt: skip
     return sum(counts[r] for r in reasons)

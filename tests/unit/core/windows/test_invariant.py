@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openanomaly.core.windows.partition import Partition
 from unit.core.windows import drive, strategies_windows
-from unit.core.windows.reference import Sample, Steps, Tick
+from unit.core.windows.reference import STALE, Sample, Steps, Tick
 
 REASONS = (
     "accepted", "duplicate", "out_of_order", "late", "timestamp", "stale", "not_finite",
@@ -76,22 +76,52 @@ def test_windows_are_those_of_the_reference(aggregate: str, data: st.DataObject)
 
 
 @settings(max_examples=60, deadline=None)
-@given(requests=strategies_windows.requests())
-def test_samples_in_are_accepted_or_dropped_for_a_reason(requests: list) -> None:
+@given(requests=strategies_windows.requests(), limit=st.integers(1, 7), bare=st.integers(2, 9))
+def test_samples_in_are_accepted_or_dropped_for_a_reason(requests: list, limit: int, bare: int) -> None:
+    """Late and repeated ones, ones beyond `max_series`, and ones without labels."""
     pipelines = (
         drive.pipeline(),
         drive.pipeline("slow", step_s=60, selector='{__name__!="large"}'),
     )
-    partition = drive.partition(*pipelines, limit=5)
+    partition = drive.partition(*pipelines, limit=limit)
 
     sent = 0
-    for offset, request in enumerate(r for r in requests if not isinstance(r, Tick)):
-        partition.put(drive.frame([(n, s.timestamp_ms, s.value) for n, s in request]), offset, 0)
+    for offset, request in enumerate(requests):
+        if isinstance(request, Tick):
+            partition.tick(request.now_ms)
+            continue
+        frame = drive.frame([(n, s.timestamp_ms, s.value) for n, s in request])
+        partition.put(drive.unlabelled(frame) if offset % bare == 0 else frame, offset, 0)
         sent += len(request)
 
     for block in partition.blocks.values():
         assert block.counts["in"] == sent
         assert block.counts["accepted"] + drive.dropped(block.counts) == sent
+
+
+def test_every_reason_to_drop_a_sample_is_counted_as_itself() -> None:
+    pipelines = drive.pipeline("all", selector='{__name__!="unwanted"}')
+    partition = drive.partition(pipelines, limit=2)
+    start_ms, nan = 1_700_000_000_000, float("nan")
+    frames = [
+        drive.frame([("a", start_ms, 1.0), ("b_total", start_ms, 9.0)]),
+        drive.frame([("a", start_ms, 1.0)]),
+        drive.frame([("a", start_ms - 1, 1.0), ("a", -5, 1.0)]),
+        drive.frame([("b_total", start_ms + 100, 3.0), ("b_total", start_ms + 200, 5.0)]),
+        drive.frame([("a", start_ms + 5_000, nan), ("a", start_ms + 6_000, STALE)]),
+        drive.frame([("unwanted", start_ms, 1.0), ("c", start_ms, 1.0), ("c", start_ms + 1, 1.0)]),
+    ]
+    for offset, frame in enumerate(frames):
+        partition.put(frame, offset, 0)
+    partition.tick(start_ms + 60_000)
+    partition.put(drive.frame([("a", start_ms + 7_000, 1.0)]), len(frames), 0)
+
+    expected = {
+        "in": 13, "accepted": 2, "duplicate": 1, "out_of_order": 1, "timestamp": 1, "counter_start": 1,
+        "counter_reset": 1, "not_finite": 1, "stale": 1, "unselected": 1, "max_series": 2, "late": 1,
+    }  # fmt: skip
+    assert {reason: partition.counts[reason] for reason in expected} == expected
+    assert partition.counts["accepted"] + drive.dropped(partition.counts) == 13
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,18 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from openanomaly.core.frames import SampleFrame
 from openanomaly.core.windows.partition import Partition
 from unit.core.windows import drive
 
 START_MS = 1_700_000_000_000
-
-
-def unlabelled(frame: SampleFrame) -> SampleFrame:
-    """The frame as it comes once the labels have been told."""
-    offset = np.zeros_like(frame.series.label_offset)
-    bare = replace(frame, series=replace(frame.series, label_offset=offset, plain=b""))
-    return SampleFrame.decode(bare.encode())
 
 
 def counts(partition: Partition) -> list[dict[str, int]]:
@@ -25,7 +17,7 @@ def counts(partition: Partition) -> list[dict[str, int]]:
 def test_a_known_series_needs_no_labels() -> None:
     partition = drive.partition()
     partition.put(drive.frame([("a", START_MS, 1.0)]), 0, START_MS)
-    partition.put(unlabelled(drive.frame([("a", START_MS + 1000, 2.0)])), 1, START_MS)
+    partition.put(drive.unlabelled(drive.frame([("a", START_MS + 1000, 2.0)])), 1, START_MS)
     (block,) = partition.blocks.values()
     assert block.counts["accepted"] == 2
     assert block.counts["unlabelled"] == 0
@@ -34,9 +26,9 @@ def test_a_known_series_needs_no_labels() -> None:
 def test_an_unknown_series_without_labels_is_counted_until_they_come() -> None:
     partition = drive.partition()
     for i in range(3):
-        partition.put(unlabelled(drive.frame([("a", START_MS + i, 1.0)])), i, START_MS)
+        partition.put(drive.unlabelled(drive.frame([("a", START_MS + i, 1.0)])), i, START_MS)
     partition.put(drive.frame([("a", START_MS + 10, 1.0)]), 3, START_MS)
-    partition.put(unlabelled(drive.frame([("a", START_MS + 20, 1.0)])), 4, START_MS)
+    partition.put(drive.unlabelled(drive.frame([("a", START_MS + 20, 1.0)])), 4, START_MS)
     (block,) = partition.blocks.values()
     assert (block.counts["in"], block.counts["accepted"], block.counts["unlabelled"]) == (5, 2, 3)
 
@@ -62,7 +54,9 @@ def test_one_block_lends_its_labels_to_another() -> None:
     for record in records:
         again.restore(record.key, record.value)
     again.start()
-    again.put(unlabelled(drive.frame([("a", START_MS + 1, 1.0), ("b", START_MS + 1, 1.0)])), 1, START_MS)
+    again.put(
+        drive.unlabelled(drive.frame([("a", START_MS + 1, 1.0), ("b", START_MS + 1, 1.0)])), 1, START_MS
+    )
     assert [c.get("unlabelled", 0) for c in counts(again)] == [0, 0]
     assert [c["accepted"] for c in counts(again)] == [2, 1]
     assert counts(again)[1]["unselected"] == 1
@@ -71,6 +65,6 @@ def test_one_block_lends_its_labels_to_another() -> None:
 def test_beyond_max_series_the_reason_is_max_series() -> None:
     partition = drive.partition(limit=1)
     partition.put(drive.frame([("a", START_MS, 1.0)]), 0, START_MS)
-    partition.put(unlabelled(drive.frame([("b", START_MS, 1.0)])), 1, START_MS)
+    partition.put(drive.unlabelled(drive.frame([("b", START_MS, 1.0)])), 1, START_MS)
     (block,) = partition.blocks.values()
     assert (block.counts["max_series"], block.counts["unlabelled"]) == (1, 0)
