@@ -18,10 +18,10 @@ _AGGREGATES = ("mean", "sum", "count", "last", "min", "max")
 _MEAN, _SUM, _COUNT, _LAST, _MIN, _MAX = range(6)
 _OUTCOMES = (
     "accepted", "duplicate", "out_of_order", "late", "timestamp", "stale", "not_finite",
-    "counter_start", "counter_reset", "overflow_steps",
+    "counter_start", "counter_reset", "overflow_steps", "missing_steps",
 )  # fmt: skip
 _PAGE = np.uint64(STATE_PAGE)
-_ACCEPTED, _SAME, _OLD, _LATE, _ABSURD, _STALE, _ODD, _START, _RESET, _OVERFLOW = range(10)
+_ACCEPTED, _SAME, _OLD, _LATE, _ABSURD, _STALE, _ODD, _START, _RESET, _OVERFLOW, _MISSING = range(11)
 
 
 class Closed(NamedTuple):
@@ -102,6 +102,9 @@ def _take(
             now = interval_ms[r]
             seen = np.float64(ms - last)
             if now > 0:
+                steps = seen / np.float64(max(now, np.float32(step_ms)))
+                if steps > 1.5:
+                    outcomes[_MISSING] += np.int64(np.rint(steps)) - 1
                 reach = np.float64(np.float32(4.0) * now)
                 seen = now + 0.1 * ((seen if seen < reach else reach) - now)
             interval_ms[r] = np.float32(seen)
