@@ -141,7 +141,7 @@ def test_a_source_that_slows_down_is_soon_judged_by_its_new_interval() -> None:
 
 def test_a_long_silence_is_not_taken_for_a_slow_source() -> None:
     partition = drive.partition()
-    samples = every(3 * STEP_MS, 200)
+    samples = every(3 * STEP_MS, 163)
     feed(partition, samples[:40] + samples[160:])
     assert missing(partition) == 120
     assert interval_s(partition) < 45
