@@ -17,7 +17,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from openanomaly.core.contexts import Contexts
+from openanomaly.core.contexts import EXPONENT, SMALLEST, Contexts
 from openanomaly.core.series import Ids, ids_of, varint
 from openanomaly.errors import MalformedFrameError, UnknownVersionError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
@@ -296,7 +296,7 @@ class DueFrame:
 class ForecastFrame:
     """Forecasts of N series: Q quantile levels, H steps from bucket `origin` + 1 on.
 
-    `quantile` is (N, Q, H) float16, (q - center) / scale of its row.
+    `quantile` is (N, Q, H) float16, (q - center) / scale of its row; scales are powers of two.
     """
 
     partition: int
@@ -321,8 +321,10 @@ class ForecastFrame:
         flat = forecast.reshape(len(forecast), -1)
         low, high = flat.min(axis=1), flat.max(axis=1)
         center = (low / 2 + high / 2).astype(np.float32)
-        scale = np.maximum(high - center, center - low).astype(np.float32)
-        scale[scale == 0] = 1.0
+        # As in contexts: the largest distance is just below 2^15 scales, so that next to nothing is a
+        # denormal number, which numpy converts 50 times as slowly.
+        exponent = np.maximum(np.frexp(np.maximum(high - center, center - low))[1] - EXPONENT, SMALLEST)
+        scale = np.ldexp(np.float32(1), exponent)
         quantile = ((forecast - center[:, None, None]) / scale[:, None, None]).astype("<f2")
         return cls(
             due.partition,

@@ -54,39 +54,39 @@ _START, _OPEN, _END, _YOUNG, _NO_FORECAST = (
 )
 
 
-@kernels.jit(error_model="numpy", inline="always")
+@kernels.jit(error_model="numpy")
 def _least(a: Any, b: Any) -> Any:
     """np.minimum: NaN where either is."""
     return a if a < b or a != a else b
 
 
-@kernels.jit(error_model="numpy", inline="always")
+@kernels.jit(error_model="numpy")
 def _most(a: Any, b: Any) -> Any:
     """np.maximum: NaN where either is."""
     return a if a > b or a != a else b
 
 
-@kernels.jit(error_model="numpy", inline="always")
+@kernels.jit(error_model="numpy")
 def _fmost(a: Any, b: Any) -> Any:
     """np.fmax: NaN where both are."""
     return a if a >= b or b != b else b
 
 
-@kernels.jit(error_model="numpy", inline="always")
+@kernels.jit(error_model="numpy")
 def _relative(y: float, origin: float) -> Any:
     d = y - origin
     d = LARGEST if d > LARGEST else (-LARGEST if d < -LARGEST else d)
     return np.float32(d)
 
 
-@kernels.jit(error_model="numpy", inline="always")
+@kernels.jit(error_model="numpy")
 def _piece(x: Any, low: Any, high: Any, step: Any) -> Any:
     part = (x - low) / _most(high - low, TINY)
     part = _least(_most(part, _ZERO), _ONE)
     return part * step
 
 
-@kernels.jit(error_model="numpy", inline="always")
+@kernels.jit(error_model="numpy")
 def _range(high: Any, low: Any, jitter: Any, wide: Any) -> Any:
     """Middle and half width of [-low, high], widened."""
     return (high - low) * HALF, _most((high + low) * HALF, jitter) * wide
