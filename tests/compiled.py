@@ -17,4 +17,5 @@ def each_way(request: pytest.FixtureRequest) -> Iterator[str]:
         missing("numba", "uv sync --all-extras")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "ready", lambda: is_compiled)
+        patch.setattr(kernels.WINDOWS, "ready", lambda: is_compiled)
         yield request.param

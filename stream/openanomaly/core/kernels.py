@@ -1,14 +1,15 @@
 """Compiled loops for the hottest paths, with the extra `fast`; the one file that imports numba.
 
 Every function here has a numpy twin beside its caller, which does the same and is used where numba is
-not installed and while it compiles: `ready()` says which. Compiling takes a second or two, in a thread
-(`warm_up`), and is cached on disk where there is a place to write.
+not installed and while it compiles: `ready()` says which, and `WINDOWS.ready()` for those of window workers.
+Compiling takes seconds, in a thread (`warm_up`), and is cached on disk where there is a place to write.
 """
 
 import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -29,8 +30,6 @@ REFS_BYTES = 1 << 14
 """The label references of a usual time series are fewer: their length has one byte or two."""
 _USUAL_BYTES = 64
 """A time series has more, as a rule: what there is room for before it is known how many there are."""
-_CALLS: list[Callable[[], None]] = []
-_READY = threading.Event()
 _SETTLED = threading.Event()
 _SEED: U64 = np.frombuffer(secrets.token_bytes(64), np.uint64)
 """Of this process: who can choose labels must not be able to choose hashes that meet."""
@@ -45,9 +44,46 @@ except ImportError:
     numba = None
 
 
+class Stage:
+    """Functions that are compiled together, and from then on used."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._calls: list[Callable[[], None]] = []
+        self._is_ready = threading.Event()
+
+    def ready(self) -> bool:
+        """Whether the functions may be called."""
+        return self._is_ready.is_set()
+
+    def compiles(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Decorator of what calls every function of its module with each type that it will have."""
+        self._calls.append(call)
+        return call
+
+    def compile(self) -> None:
+        if self.ready():
+            return
+        begin_s = time.monotonic()
+        try:
+            for call in self._calls:
+                call()
+        except Exception:  # whatever is wrong with a compiler, the numpy twins do the work
+            log.exception("numba cannot compile; the uncompiled functions of %s stay in use", self._name)
+        else:
+            self._is_ready.set()
+            log.info(
+                "compiled functions of %s are in use after %.1f s", self._name, time.monotonic() - begin_s
+            )
+
+
+REQUESTS, WINDOWS = Stage("the receiver"), Stage("windows")
+compiles = REQUESTS.compiles
+
+
 def ready() -> bool:
-    """Whether the functions of this module may be called."""
-    return _READY.is_set()
+    """Whether the functions of this module, and others of the receiver, may be called."""
+    return REQUESTS.ready()
 
 
 def settled() -> bool:
@@ -56,17 +92,13 @@ def settled() -> bool:
 
 
 def warm_up() -> None:
-    """Compile everything, if numba is there; returns when that is done."""
-    if numba is not None and os.environ.get(SWITCH) != "0" and not ready():
-        try:
-            for call in (_compile, *_CALLS):
-                call()
-        except Exception:  # whatever is wrong with a compiler, the numpy twins do the work
-            log.exception("numba cannot compile; the uncompiled functions stay in use")
-        else:
-            _READY.set()
-            log.info("compiled functions are in use (numba %s)", numba.__version__)
+    """Compile everything, if numba is there, the receiver's functions first; returns when that is done."""
+    is_wanted = numba is not None and os.environ.get(SWITCH) != "0"
+    if is_wanted:
+        REQUESTS.compile()
     _SETTLED.set()
+    if is_wanted:
+        WINDOWS.compile()
 
 
 def warm_up_aside() -> None:
@@ -100,12 +132,6 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 def plain(array: NDArray[Any]) -> NDArray[Any]:
     """The array, or a copy: in one piece and writable, the one type that functions are compiled for."""
     return array if array.flags.c_contiguous and array.flags.writeable else array.copy()
-
-
-def compiles(call: Callable[[], None]) -> Callable[[], None]:
-    """Have `warm_up` call this: it calls every function of its module with each type that it will have."""
-    _CALLS.append(call)
-    return call
 
 
 if numba is not None:
@@ -544,6 +570,7 @@ def take(records: NDArray[np.void], at: NDArray[np.int32]) -> NDArray[np.void]:
     return out
 
 
+@compiles
 def _compile() -> None:
     """Call every function once with each type that it will have: views of bytes cannot be written."""
     block = b"\x0a\x06\x0a\x01a\x12\x01b"

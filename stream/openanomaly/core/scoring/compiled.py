@@ -409,7 +409,7 @@ _READ = (
 )  # fmt: skip
 
 
-@kernels.compiles
+@kernels.WINDOWS.compiles
 def _warm_up() -> None:
     judging = Judging(_F(0.2), np.ones((5, 1), _F), -np.ones((5, 1), _F), np.ones(7, bool), _F(0), 0.0, 144)
     judge(

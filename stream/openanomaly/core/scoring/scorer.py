@@ -179,7 +179,7 @@ class Scorer:
             out.filed[to] = late
             every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
             turn_over(state, every[late], bucket[late], y[late], self.options.block, self.options.memory)
-        if mute is None and self._is_plain and kernels.ready():
+        if mute is None and self._is_plain and kernels.WINDOWS.ready():
             (
                 out.score[to], out.raw[to], out.reason[to], out.flags[to], out.lower[to], out.upper[to],
             ) = compiled.judge(

@@ -44,7 +44,7 @@ class Bands:
         rows = frame.row.astype(np.int64)
         if frame.quantile.shape[2] != self.horizon or not np.array_equal(frame.level, _LEVELS):
             return 0
-        if kernels.ready():
+        if kernels.WINDOWS.ready():
             return compiled.apply(
                 self.columns, rows, chosen, frame.quantile, frame.center, frame.scale, frame.origin, offset
             )
@@ -62,7 +62,7 @@ class Bands:
 
     def at(self, rows: Rows, bucket: NDArray[np.int64], base: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 5) quantiles for one bucket of each row in absolute units; NaN without a forecast."""
-        if kernels.ready():
+        if kernels.WINDOWS.ready():
             c = self.columns
             return compiled.quantiles_at(
                 c["quantile"], c["center"], c["scale"], c["origin"], rows, bucket, base

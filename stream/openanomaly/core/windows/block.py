@@ -143,7 +143,7 @@ class Block:
             order = np.argsort(row, kind="stable")
             row, timestamp_ms, value = row[order], timestamp_ms[order], value[order]
             steps = np.diff(row)
-        if kernels.ready() and (steps > 0).all():
+        if kernels.WINDOWS.ready() and (steps > 0).all():
             closed = take(
                 self.state,
                 row,

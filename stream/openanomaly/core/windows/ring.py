@@ -45,7 +45,7 @@ class Ring:
         A step older than the ring reaches is ignored: it is the replay of what has been overwritten.
         """
         data, newest = self._columns["data"], self._columns["newest"]
-        if kernels.ready():
+        if kernels.WINDOWS.ready():
             rings.put(data, newest, self._columns["first"], rows, bucket, value)
             return
         last = newest[rows]
@@ -112,7 +112,7 @@ class Ring:
         self, rows: Rows, end: NDArray[np.int64], born: NDArray[np.int64]
     ) -> tuple[Contexts, NDArray[np.int64]]:
         """The windows that end at bucket `end` of each row, packed, and how many steps of each are there."""
-        if kernels.ready():
+        if kernels.WINDOWS.ready():
             c = self._columns
             return rings.pack(c["data"], c["newest"], c["first"], rows, end, born, self.length)
         found = self.windows(rows, end, born)

@@ -25,7 +25,7 @@ AGGREGATES = ["mean", "last", "min", "max", "sum", "count"]
 @pytest.fixture(scope="module", autouse=True)
 def compiled() -> None:
     kernels.warm_up()
-    if not kernels.ready():
+    if not kernels.WINDOWS.ready():
         missing("numba", "uv sync --all-extras")
 
 
@@ -34,7 +34,7 @@ def each_way(work: Callable[[], list[object]]) -> None:
     found = []
     for is_compiled in (False, True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kernels, "ready", lambda to=is_compiled: to)
+            patch.setattr(kernels.WINDOWS, "ready", lambda to=is_compiled: to)
             found.append(work())
     plain, compiled = found
     assert len(plain) == len(compiled)
@@ -192,7 +192,7 @@ def test_every_float16_is_read_as_numpy_reads_it() -> None:
 
     for is_compiled in (False, True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(kernels, "ready", lambda to=is_compiled: to)
+            patch.setattr(kernels.WINDOWS, "ready", lambda to=is_compiled: to)
             n = len(finite)
             bands = Bands(1)
             bands.grow(n)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.halves import of_half
-from openanomaly.core.kernels import compiles, jit, read_only
+from openanomaly.core.kernels import WINDOWS, jit, read_only
 from openanomaly.core.windows.rows import Columns, Rows
 
 I64 = NDArray[np.int64]
@@ -116,7 +116,7 @@ def apply(
     )
 
 
-@compiles
+@WINDOWS.compiles
 def _warm_up() -> None:
     from openanomaly.core.windows.bands import Bands
 

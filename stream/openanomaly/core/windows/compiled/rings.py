@@ -142,7 +142,7 @@ def pack(
     return out, known
 
 
-@kernels.compiles
+@kernels.WINDOWS.compiles
 def _warm_up() -> None:
     one, data, newest = np.zeros(1, np.int64), np.zeros((1, 8), np.float32), np.zeros(1, np.int64)
     for value in (np.zeros(1, np.float32), kernels.read_only(np.zeros(1, np.float32))):

@@ -188,7 +188,7 @@ def take(
     return Closed(out.rows[:found], out.bucket[:found], out.before[:found], out.value[:found])
 
 
-@kernels.compiles
+@kernels.WINDOWS.compiles
 def _warm_up() -> None:
     from openanomaly.core.windows.buckets import ROW_STATE
 
