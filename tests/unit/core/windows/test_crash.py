@@ -2,17 +2,31 @@
 
 import functools
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from openanomaly.core import kernels
+from parts.part import missing
 from unit.core.windows import scenario, world
 from unit.core.windows.world import Play
 
 SEEDS = (2, 4, 6)
 EVERY = int(os.environ.get("OPENANOMALY_TEST_CRASH_EVERY", "16"))
 """Of how many writes one is the end of a worker; 1 takes ten minutes and tries all."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_every_other_life() -> Iterator[None]:
+    """A run may be compiled one time and repeated without, or the other way round."""
+    kernels.warm_up()
+    if not kernels.WINDOWS.ready():
+        missing("numba", "uv sync --all-extras")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels.WINDOWS, "ready", lambda: Play.begun % 2 == 0)
+        yield
 
 
 @functools.cache

@@ -182,6 +182,9 @@ class Worker:
 class Play:
     """Events happen to a worker, which comes back whenever it is lost."""
 
+    begun = 0
+    """Lives of all plays."""
+
     def __init__(self, pipelines: Sequence[Pipeline], fuses: Iterable[int] = ()) -> None:
         self.pipelines = pipelines
         self.fuses = list(fuses)
@@ -191,6 +194,7 @@ class Play:
 
     def _begin(self) -> Worker:
         self.lives += 1
+        Play.begun += 1
         return Worker(self.broker, self.pipelines, ring_first=self.lives % 2 == 1)
 
     def run(self, events: Iterable[Event]) -> "Play":
