@@ -54,20 +54,26 @@ _START, _OPEN, _END, _YOUNG, _NO_FORECAST = (
 )
 
 
+# np.minimum, np.maximum and np.fmax where `b` is a number: one instruction each.
+
+
 @kernels.jit(error_model="numpy")
 def _least(a: Any, b: Any) -> Any:
-    """np.minimum: NaN where either is."""
-    return a if a < b or a != a else b
+    return b if b < a else a
 
 
 @kernels.jit(error_model="numpy")
 def _most(a: Any, b: Any) -> Any:
-    """np.maximum: NaN where either is."""
-    return a if a > b or a != a else b
+    return b if b > a else a
 
 
 @kernels.jit(error_model="numpy")
 def _fmost(a: Any, b: Any) -> Any:
+    return a if a >= b else b
+
+
+@kernels.jit(error_model="numpy")
+def _fmost_of_any(a: Any, b: Any) -> Any:
     """np.fmax: NaN where both are."""
     return a if a >= b or b != b else b
 
@@ -187,17 +193,20 @@ def _strip(
         if told < warmup or error == -_INF:
             s3 = s4 = _ZERO
             error_limit = _NAN
-        c0 = _fmost(s0 * above, s0 * below) if speaks[0] else _ZERO
-        c1 = _fmost(s1 * above, s1 * below) if speaks[1] else _ZERO
-        c2 = _fmost(s2 * above, s2 * below) if speaks[2] else _ZERO
-        c3 = _fmost(s3 * above, s3 * below) if speaks[3] else _ZERO
-        c4 = _fmost(s4 * above, s4 * below) if speaks[4] else _ZERO
+        c0 = _fmost_of_any(s0 * above, s0 * below) if speaks[0] else _ZERO
+        c1 = _fmost_of_any(s1 * above, s1 * below) if speaks[1] else _ZERO
+        c2 = _fmost_of_any(s2 * above, s2 * below) if speaks[2] else _ZERO
+        c3 = _fmost_of_any(s3 * above, s3 * below) if speaks[3] else _ZERO
+        c4 = _fmost_of_any(s4 * above, s4 * below) if speaks[4] else _ZERO
         smallest = -reference[8, i]
         smallest = _ZERO if abs(smallest) == _INF else smallest
         c5 = smallest / (_most(m3, jitter) * (widening + wide_quiet)) if speaks[5] else _ZERO
         longest = _most(reference[9, i], RUN_FLOOR) * (widening + wide_froze)
         c6 = length / longest if speaks[6] else _ZERO
-        ratio = _fmost(_fmost(_fmost(c0, c1), _fmost(c2, c3)), _fmost(_fmost(c4, c5), c6))
+        ratio = _fmost_of_any(
+            _fmost_of_any(_fmost_of_any(c0, c1), _fmost_of_any(c2, c3)),
+            _fmost_of_any(c4, _fmost_of_any(c5, c6)),
+        )
         ratio = _least(_most(ratio, _ZERO), CAP)
 
         # Where the channels of one step, value and error, would say 1.
@@ -205,12 +214,12 @@ def _strip(
         if below != 0:
             edge = first_middle + first_half * reach_below if speaks[0] else _NAN
             if speaks[ERROR]:
-                edge = _fmost(edge, q2 + error_limit * reach_below)
+                edge = _fmost_of_any(edge, q2 + error_limit * reach_below)
             lower = np.float64(edge) + origin
         if above != 0:
             edge = first_middle + first_half * reach_above if speaks[0] else _NAN
             if speaks[ERROR]:
-                edge = -_fmost(-edge, -(q2 + error_limit * reach_above))
+                edge = -_fmost_of_any(-edge, -(q2 + error_limit * reach_above))
             upper = np.float64(edge) + origin
         if lower > upper:  # no value would be normal to both
             lower = upper = (lower + upper) / 2
@@ -286,7 +295,7 @@ def _refer(first: Any, second: Any, record: Any) -> None:
 @kernels.jit(error_model="numpy")
 def _exceed(record: Any, now: Any) -> None:
     for i in range(len(record)):
-        record[i] = _fmost(record[i], now[i])
+        record[i] = _fmost(now[i], record[i])
 
 
 @kernels.jit(error_model="numpy")

@@ -67,7 +67,8 @@ class Scorer:
         self.options = options
         self._judging = _judging(options)
         self._tables = Tables.make()
-        self._is_plain = not (options.min_deviation > 0 or options.min_relative_deviation > 0)
+        least = options.min_deviation > 0 or options.min_relative_deviation > 0
+        self._is_plain = options.data_range is None and not least
         self._hushed = np.float32(0.99 * min(1.0, options.alert_score))
 
     def allocate(self, rows: int) -> State:
@@ -99,6 +100,15 @@ class Scorer:
             band: (n, 5) quantiles of LEVELS for this step; NaN rows where there is no forecast.
             mute: (n,) Muted; None where nothing is.
         """
+        if mute is None and self._is_plain and kernels.WINDOWS.ready():
+            filed = self._turn_over(state, rows, bucket, y)
+            return Judged(
+                *compiled.judge(
+                    state, rows, bucket, y, band, self._tables, self._judging,
+                    self.options.alert_score, self.options.quiet,
+                ),
+                filed,
+            )  # fmt: skip
         out = Judged.empty(len(y))
         at: Rows | None = None  # positions in the call of what is judged, if not all
         usual = self._usual(y, mute)
@@ -163,6 +173,17 @@ class Scorer:
             high = np.flatnonzero((mute != Muted.NO) & (score > self._hushed))
             score[high], reason[high] = self._hushed, Reason.NONE
 
+    def _turn_over(
+        self, state: State, rows: slice | Rows, bucket: NDArray[np.int64], y: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Open the blocks that hold the steps; (n,) which are new."""
+        late: NDArray[np.bool_] = bucket >= state["until"][rows]
+        if late.any():
+            every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+            with np.errstate(all="ignore"):
+                turn_over(state, every[late], bucket[late], y[late], self.options.block, self.options.memory)
+        return late
+
     def _chunk(
         self,
         state: State,
@@ -174,19 +195,7 @@ class Scorer:
         out: Judged,
         to: slice | Rows,
     ) -> None:
-        late = bucket >= state["until"][rows]
-        if late.any():
-            out.filed[to] = late
-            every = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
-            turn_over(state, every[late], bucket[late], y[late], self.options.block, self.options.memory)
-        if mute is None and self._is_plain and kernels.WINDOWS.ready():
-            (
-                out.score[to], out.raw[to], out.reason[to], out.flags[to], out.lower[to], out.upper[to],
-            ) = compiled.judge(
-                state, rows, bucket, y, band, self._tables, self._judging,
-                self.options.alert_score, self.options.quiet,
-            )  # fmt: skip
-            return
+        out.filed[to] = self._turn_over(state, rows, bucket, y)
         m = _gather(state, rows)
         ready = m["age"] >= self.options.warmup  # before this step is counted
         young = m["age"] < YOUNG_STEPS

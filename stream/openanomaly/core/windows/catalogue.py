@@ -80,7 +80,7 @@ class Catalogue:
 
     def find(self, ids: Ids) -> NDArray[np.int32]:
         """(S,) rows of series; MISSING for one never seen, UNWANTED for one that is not ours."""
-        return self._table.find(ids)
+        return self._table.find_places(ids, self.ids[: self.rows])
 
     def refuse(self, ids: Ids) -> None:
         """Remember that series are not for this block. Bounded: forgotten when they outnumber the rows."""
@@ -124,6 +124,7 @@ class Catalogue:
     def evict(self, rows: Rows) -> None:
         """Take rows from their series."""
         self._table.remove(self.ids[rows])
+        self.ids[rows] = 0  # found where they stand, too
         self.born[rows] = FREE
         for row in rows.tolist():
             self.labels[row] = b""
@@ -214,7 +215,9 @@ class Catalogue:
     def restored(self) -> None:
         """Build the table and the list of free rows once all pages are there."""
         self._rebuild()
-        self._free = np.flatnonzero(self.born[: self.rows] == FREE).tolist()
+        free = np.flatnonzero(self.born[: self.rows] == FREE)
+        self.ids[free] = 0
+        self._free = free.tolist()
 
 
 def _decompress(data: bytes) -> bytes:
