@@ -216,6 +216,18 @@ class WindowMetrics:
         )
         for topic in ("samples", "forecasts"):
             self.rejected.labels(topic)
+        self.frame_samples = Histogram(
+            "openanomaly_window_frame_samples",
+            "Samples of a frame from the receiver.",
+            buckets=_SAMPLES,
+            registry=registry,
+        )
+        self.queue_wait_seconds = Histogram(
+            "openanomaly_window_queue_wait_seconds",
+            "From the writing of a frame of samples until its samples go into windows.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self._registry = registry
 
     def watch(

@@ -295,6 +295,10 @@ class WindowWorker:
             publish(self.app, self._topics.scores.name, scores),
         )
 
+    def took(self, samples: int, waited_s: float) -> None:
+        self._metrics.frame_samples.observe(samples)
+        self._metrics.queue_wait_seconds.observe(max(0.0, waited_s))
+
     async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
         self._metrics.rejected.labels(topic=topic).inc()
         detail, reason = str(error), type(error).__name__

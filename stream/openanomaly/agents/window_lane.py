@@ -36,6 +36,8 @@ class Writer(Protocol):
     async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None: ...
     async def note(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None: ...
     def release(self, partition: int, samples: int, forecasts: int) -> None: ...
+    def took(self, samples: int, waited_s: float) -> None:
+        """A frame was taken, so long after it was written."""
 
 
 class Lane:
@@ -174,7 +176,9 @@ class Lane:
 
     def _put(self, topic: str, item: Item[Raw]) -> Output | None:
         if topic == "samples":
-            return self.partition.put(SampleFrame.decode(item.value.value), item.offset, self._now_ms())
+            samples = SampleFrame.decode(item.value.value)
+            self._writer.took(samples.row.size, self._clock() - item.value.written_ms / 1000)
+            return self.partition.put(samples, item.offset, self._now_ms())
         frame = ForecastFrame.decode(item.value.value)
         self.partition.forecast(frame, item.offset, item.value.written_ms)
         return None

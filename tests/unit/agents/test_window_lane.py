@@ -29,6 +29,7 @@ class Journal:
         self.rejected: list[int] = []
         self.noted: list[tuple[str, int, str]] = []
         self.released: list[tuple[int, int]] = []
+        self.frames: list[tuple[int, float]] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -51,6 +52,9 @@ class Journal:
 
     async def note(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
         self.noted.append((topic, item.offset, str(error)))
+
+    def took(self, samples: int, waited_s: float) -> None:
+        self.frames.append((samples, waited_s))
 
     def release(self, partition: int, samples: int, forecasts: int) -> None:
         self.written.append("release")
@@ -105,6 +109,8 @@ def test_the_catalogue_is_confirmed_before_columns_and_columns_before_scores() -
         assert journal.written[0] == "state"
         assert journal.written.count("ring") == 3
         assert "results" in journal.written
+        assert [samples for samples, _ in journal.frames] == [3] * 4
+        assert all(waited_s > 0 for _, waited_s in journal.frames)
         before = journal.written[: journal.written.index("results")]
         assert before[-1] == "ring"
         await lane.stop(flush=False)
