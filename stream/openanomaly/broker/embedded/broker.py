@@ -67,16 +67,15 @@ class Broker:
         self.disk_limit_bytes = disk_limit_bytes
         self.refused = 0
         self._clock = clock
-        self._lock = hold(folder)
-        try:
+        with contextlib.ExitStack() as opened:
+            self._lock = opened.enter_context(hold(folder))
             self._store = Store(folder, synchronous)
+            opened.callback(self._store.close)
             self._reserve = Reserve(folder / "reserve")
-        except BaseException:
-            self._lock.close()
-            raise
-        self._following = self._store.next_offsets()
-        self._committed = self._store.committed()
-        self._used_bytes = self._store.used_bytes
+            self._following = self._store.next_offsets()
+            self._committed = self._store.committed()
+            self._used_bytes = self._store.used_bytes
+            opened.pop_all()  # from here on they are closed by `release`
         self._writer = ThreadPoolExecutor(1, "openanomaly-log-writer")
         self._reader = ThreadPoolExecutor(1, "openanomaly-log-reader")
         self._pending: list[_Waiting] = []

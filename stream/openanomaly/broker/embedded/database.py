@@ -27,15 +27,19 @@ class DiskFullError(RetryableError):
 def connect(file: Path, synchronous: Literal["FULL", "NORMAL"]) -> sqlite3.Connection:
     """A connection for one thread at a time; transactions are begun and ended by hand."""
     db = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
-    # auto_vacuum must be set before the first table exists.
-    for pragma in (
-        "auto_vacuum=INCREMENTAL",
-        "journal_mode=WAL",
-        f"synchronous={synchronous}",
-        "cache_size=-32768",
-        "journal_size_limit=67108864",
-    ):
-        db.execute(f"PRAGMA {pragma}")
+    try:
+        # auto_vacuum must be set before the first table exists.
+        for pragma in (
+            "auto_vacuum=INCREMENTAL",
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "cache_size=-32768",
+            "journal_size_limit=67108864",
+        ):
+            db.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 

@@ -61,23 +61,30 @@ class Store:
         """What was written since the pages were counted; None if anything else has changed."""
         # Reading holds this while rows and the segments they name must agree.
         self._deleting = threading.Lock()
-        try:
-            self._write, self._read = connect(self.file, synchronous), connect(self.file, synchronous)
-            self._open()
-        except sqlite3.DatabaseError as exc:
-            raise damaged(exc, self.file) from exc
+        with contextlib.ExitStack() as opened:
+            try:
+                self._write = opened.enter_context(contextlib.closing(connect(self.file, synchronous)))
+                self._read = opened.enter_context(contextlib.closing(connect(self.file, synchronous)))
+                self._open()
+            except sqlite3.DatabaseError as exc:
+                raise damaged(exc, self.file) from exc
+            self.segments = self._open_segments(folder)
+            opened.pop_all()  # from here on they are closed by `close`
+
+    def _open_segments(self, folder: Path) -> Segments:
         live = dict(
             self._write.execute(
                 "SELECT segment, count(*) FROM log WHERE segment IS NOT NULL GROUP BY segment"
             )
         )
-        self.segments = Segments(folder / "segments", live, max(live, default=0) + 1)
+        segments = Segments(folder / "segments", live, max(live, default=0) + 1)
         for number in live:
-            if not self.segments.path(number).exists():
+            if not segments.path(number).exists():
                 raise BrokerError(
-                    f"{self.segments.path(number)} is missing: {live[number]} records are in it. "
+                    f"{segments.path(number)} is missing: {live[number]} records are in it. "
                     f"Restore {folder} from a copy, or move it away to start empty."
                 )
+        return segments
 
     def _open(self) -> None:
         prepare(self._write, self.file)

@@ -1,8 +1,10 @@
 """Damaged files are reported by name, and nothing of them is served."""
 
 import asyncio
+import contextlib
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,36 @@ def test_a_refused_folder_can_be_opened_by_another_process_afterwards(tmp_path: 
         Broker(tmp_path)
     moved.rename(path)
     assert _read_kept(tmp_path) == 1
+
+
+def _no_database(folder: Path) -> None:
+    (folder / "log.db").write_bytes(b"not a database" * 1000)
+
+
+def _newer(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "log.db", isolation_level=None)) as db:
+        db.execute("UPDATE meta SET value=99 WHERE key='version'")
+
+
+def _other_table(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / "log.db", isolation_level=None)) as db:
+        db.execute("DROP TABLE committed")
+        db.execute("CREATE TABLE committed(another INT)")
+
+
+def _gone_segment(folder: Path) -> None:
+    _segment(folder).unlink()
+
+
+@pytest.mark.parametrize("damage", [_no_database, _newer, _other_table, _gone_segment])
+def test_what_cannot_be_opened_leaves_no_file_open(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    _filled(tmp_path, 1)
+    damage(tmp_path)
+    with pytest.raises((BrokerError, sqlite3.Error)) as caught:
+        Broker(tmp_path)
+    open_files = [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
+    assert [file for file in open_files if file.is_relative_to(tmp_path)] == []
+    assert caught.value is not None  # alive so far, and with it all that its traceback refers to
 
 
 def test_an_index_of_a_newer_release(tmp_path: Path) -> None:
