@@ -99,5 +99,5 @@ def _check(size: int, limit_bytes: int) -> None:
     if size > limit_bytes:
         raise RequestTooLargeError(
             f"cannot take write request: {size} bytes, limit {limit_bytes}; "
-            "raise receiver.body_limit_bytes (OPENANOMALY_RECEIVER__BODY_LIMIT_BYTES)"
+            "raise receiver.body_limit_bytes (OPENANOMALY_RECEIVER_BODY_LIMIT_BYTES)"
         )

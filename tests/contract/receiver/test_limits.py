@@ -8,6 +8,7 @@ import pytest
 from messages import HEADERS, Series, encode, named, packed
 from openanomaly.core.series import varint
 from openanomaly.pb.prometheus import remote_write_2_pb2 as pb2
+from openanomaly.settings_sources import load
 from receiving import now_ms, site
 
 VERSIONS = (1, 2)
@@ -66,7 +67,10 @@ def test_bodies_are_as_large_as_is_set(version: int, setting: str, tmp_path: Pat
         async with site(tmp_path, **{setting: 1024}) as s:
             answer = await s.post(packed(encode(version, series)), HEADERS[version])
             assert answer.status == 413
-            assert f"receiver.{setting}" in answer.text
+            variable = f"OPENANOMALY_RECEIVER_{setting.upper()}"
+            assert f"raise receiver.{setting} ({variable})" in answer.text
+            # The name that is told is one that is taken.
+            assert load(None, {variable: "2048"}, {}).receiver.model_dump()[setting] == 2048
             assert (await s.write(version, series[0])).status == 204
 
     asyncio.run(run())

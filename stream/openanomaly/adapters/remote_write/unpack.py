@@ -27,7 +27,7 @@ def check_unpacked(size: int, limit: int) -> None:
     if size > limit:
         raise RequestTooLargeError(
             f"cannot unpack write request: {size} bytes unpacked, limit {limit}; "
-            "raise receiver.unpacked_limit_bytes (OPENANOMALY_RECEIVER__UNPACKED_LIMIT_BYTES)"
+            "raise receiver.unpacked_limit_bytes (OPENANOMALY_RECEIVER_UNPACKED_LIMIT_BYTES)"
         )
 
 
