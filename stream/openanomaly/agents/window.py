@@ -33,6 +33,8 @@ from openanomaly.telemetry import WindowMetrics
 
 log = logging.getLogger(__name__)
 
+_TELL_REFUSED_S = 60.0
+
 
 class WindowWorker:
     """Owns the partitions this process is assigned: their state, and a lane for each active one."""
@@ -63,6 +65,7 @@ class WindowWorker:
         self._compress = compress
         self._emitting: Literal["all", "episodes"] | None = None
         self._left: Counter[str] = Counter()
+        self._refused_told, self._next_tell_s = 0, 0.0
         self._recovered: dict[str, set[int]] = {}
         self._has_lanes = asyncio.Event()
         self._next_due = 0
@@ -208,6 +211,20 @@ class WindowWorker:
                 if (lane := self.lanes.get(tp.partition)) is not None:
                     lane.offer_tick(now_ms, end)
             self._choose_emit()
+            self._tell_refused(time.monotonic())
+
+    def _tell_refused(self, now_s: float) -> None:
+        """Warn of series beyond `max_series`, at most once a minute: nothing of them is scored."""
+        refused = self.counts()["max_series"]
+        if refused > self._refused_told and now_s >= self._next_tell_s:
+            log.warning(
+                "%d samples refused since the last such line: they are of new series, %d of at most %d are "
+                "held; raise window.max_series",
+                refused - self._refused_told,
+                self.budget.used,
+                self.budget.limit,
+            )
+            self._refused_told, self._next_tell_s = refused, now_s + _TELL_REFUSED_S
 
     def _choose_emit(self) -> None:
         """`auto` emits every score up to a number of series, and episodes beyond."""

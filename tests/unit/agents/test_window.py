@@ -1,6 +1,7 @@
 """What a window worker does around its lanes."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,3 +71,30 @@ def test_a_partition_that_begins_anew_gives_its_series_back(worker: WindowWorker
     assert worker.counts()["admitted"] == 2
     worker.partitions[0].start()
     assert worker.budget.used == 2
+
+
+def test_series_beyond_the_limit_are_told_of_once_a_minute(
+    worker: WindowWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker.budget.limit = 1
+    held = worker.partitions[0] = drive.partition()
+    held._budget = worker.budget
+    offsets = itertools.count()
+
+    def told(now_s: float, *names: str) -> list[str]:
+        at_ms = int(now_s * 1000)
+        held.put(drive.frame([(name, at_ms, 1.0) for name in names]), next(offsets), at_ms)
+        caplog.clear()
+        worker._tell_refused(now_s)
+        return [f"{record.levelname} {record.getMessage()}" for record in caplog.records]
+
+    assert told(100, "a") == []
+    (line,) = told(101, "a", "b")
+    assert line.startswith("WARNING 1 samples refused")
+    assert line.endswith("1 of at most 1 are held; raise window.max_series")
+    assert told(130, "b", "c") == []
+    (line,) = told(161, "b")
+    assert line.startswith("WARNING 3 samples refused")
+    assert told(300, "a") == []
+    worker.drop("state", 0)  # what a partition counted stays told when it has left
+    assert told(400) == []
