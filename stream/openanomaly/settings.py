@@ -223,7 +223,7 @@ class SinkSettings(Options):
     emit: Literal["auto", "all", "episodes"] = "auto"
     """`auto`: all up to 20,000 series, episodes beyond."""
     emit_all_limit: Annotated[int, Field(ge=0)] = 20_000
-    """Series of a window worker up to which `auto` emits all scores."""
+    """Series of all window workers together up to which `auto` emits all scores."""
     series: tuple[Literal["anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"], ...] = ("anomaly_score",)
     """What is written of each score; `yhat` and its bounds are the expected value and range."""
     external_labels: AddedLabels = {}

@@ -36,7 +36,8 @@ def test_beyond_the_limit_only_episodes_are_written_and_each_ends_with_a_marker(
     flags = ("--broker", f"embedded://{tmp_path / 'broker'}", "--write-to", victoria_metrics.write_url)
     with openanomaly(tmp_path, *flags, config=config(emit_all_limit=7)) as product:
         push(product.write_url, request(fleet.samples(0, 1)))
-        chosen = "emitting episodes' scores (8 series, emit=auto, limit 7)"
+        chosen = "emitting episodes' scores (8 series in 2 of 2 partitions, 8 in all; sink.emit=auto, "
+        chosen += "sink.emit_all_limit=7)"
         product.wait_until(lambda: chosen in product.process.tail(), "the choice is logged")
         push(product.write_url, request(fleet.samples(1, STEPS)))
         product.wait_until(

@@ -227,19 +227,28 @@ class WindowWorker:
             self._refused_told, self._next_tell_s = refused, now_s + _TELL_REFUSED_S
 
     def _choose_emit(self) -> None:
-        """`auto` emits every score up to a number of series, and episodes beyond."""
+        """`auto` emits every score up to a number of series of all workers, and episodes beyond.
+
+        Series are spread evenly over partitions: what is in ours tells of what is in all, and all workers
+        choose alike.
+        """
+        held = sum(lane.partition.distinct_series for lane in self.lanes.values())
+        partitions = self._topics.samples.partitions
+        everywhere = round(held * partitions / max(len(self.lanes), 1))
         if self._emit == "auto":
-            emit: Literal["all", "episodes"] = (
-                "all" if self.budget.used <= self._emit_all_limit else "episodes"
-            )
+            emit: Literal["all", "episodes"] = "all" if everywhere <= self._emit_all_limit else "episodes"
         else:
             emit = self._emit
         if emit != self._emitting:
             self._emitting = emit
             log.info(
-                "emitting %s scores (%d series, emit=%s, limit %d)",
+                "emitting %s scores (%d series in %d of %d partitions, %d in all; "
+                "sink.emit=%s, sink.emit_all_limit=%d)",
                 "all" if emit == "all" else "episodes'",
-                self.budget.used,
+                held,
+                len(self.lanes),
+                partitions,
+                everywhere,
                 self._emit,
                 self._emit_all_limit,
             )

@@ -98,3 +98,26 @@ def test_series_beyond_the_limit_are_told_of_once_a_minute(
     assert told(300, "a") == []
     worker.drop("state", 0)  # what a partition counted stays told when it has left
     assert told(400) == []
+
+
+def test_emit_is_chosen_by_the_series_of_all_workers(
+    worker: WindowWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One of two partitions is ours, and its series have two windows each."""
+    caplog.set_level("INFO", "openanomaly")
+    worker._emit_all_limit = 3
+    held = worker.partitions[0] = drive.partition(drive.pipeline(), drive.pipeline("slow", step_s=60))
+    worker.lanes[0] = cast("Lane", SimpleNamespace(partition=held))
+
+    held.put(drive.frame([("a", 1000, 1.0)]), 0, 1000)
+    worker._choose_emit()
+    assert (held.series, held.emit) == (2, "all")
+    held.put(drive.frame([("b", 1000, 1.0)]), 1, 1000)
+    worker._choose_emit()
+    assert held.emit == "episodes"
+    assert [record.getMessage() for record in caplog.records] == [
+        "emitting all scores (1 series in 1 of 2 partitions, 2 in all; sink.emit=auto, "
+        "sink.emit_all_limit=3)",
+        "emitting episodes' scores (2 series in 1 of 2 partitions, 4 in all; sink.emit=auto, "
+        "sink.emit_all_limit=3)",
+    ]

@@ -82,6 +82,12 @@ class Catalogue:
         """(S,) rows of series; MISSING for one never seen, UNWANTED for one that is not ours."""
         return self._table.find_places(ids, self.ids[: self.rows])
 
+    def holds(self, ids: Ids) -> NDArray[np.bool_]:
+        """(S,) whether series have a row."""
+        rows = self.find(ids)
+        held: NDArray[np.bool_] = (rows >= 0) & (rows != UNWANTED)
+        return held
+
     def refuse(self, ids: Ids) -> None:
         """Remember that series are not for this block. Bounded: forgotten when they outnumber the rows."""
         if self._unwanted > 4 * self.rows + 65_536:

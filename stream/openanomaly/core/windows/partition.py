@@ -80,6 +80,8 @@ class Partition:
         self.position = Position(0, 0, 0)
         self.marks: deque[Position] = deque(maxlen=_MARKS)
         self.is_started = False
+        self.distinct_series = 0
+        """Series that have a row: those of several blocks count once, in `series` once per block."""
         self._budget = budget
         self._sequence = 0
         self._pages: dict[tuple[int, int, int], bytes] = {}
@@ -139,6 +141,8 @@ class Partition:
             block.grow()
             live = block.catalogue.live_rows()
             if live.size:
+                # The blocks that come after this one find nothing yet: what they share counts once.
+                self.distinct_series += self._in_no_other(block, block.catalogue.ids[live])
                 labels = [decode_labels(block.catalogue.labels[row]) for row in live.tolist()]
                 block.fresh(live, _members(block, labels))
             # A row whose steps were written before a checkpoint is closed through its first bucket at least.
@@ -270,6 +274,7 @@ class Partition:
             rows = block.idle(now_ms, ttl_ms)
             if rows.size:
                 block.counts["evicted"] += rows.size
+                self.distinct_series -= self._in_no_other(block, block.catalogue.ids[rows])
                 block.evict(rows)
                 self._budget.give(rows.size)
                 out.catalogue += _catalogue_records(block)
@@ -327,10 +332,19 @@ class Partition:
         blocks = [known[i] for i in chosen.tolist()]
         first_ms = frame.timestamp_ms[first]
         born = np.where(buckets.is_time(first_ms), first_ms, 0) // block.spec.step_ms
+        self.distinct_series += self._in_no_other(block, ids[at])
         rows = block.catalogue.admit(ids[at], blocks, kind, born, base, block.ring.newest)
         block.grow()
         block.fresh(rows, [m[chosen] for m in members])
         block.counts["admitted"] += rows.size
+
+    def _in_no_other(self, block: Block, ids: Ids) -> int:
+        """How many of the series have no row outside of `block`."""
+        elsewhere = np.zeros(len(ids), bool)
+        for other in self.blocks.values():
+            if other is not block:
+                elsewhere |= other.catalogue.holds(ids)
+        return int((~elsewhere).sum())
 
     def _known_labels(self, frame: SampleFrame, new: NDArray[np.int64]) -> list[bytes]:
         """Label blocks of series that a block does not have: the frame's, or another block's; else empty.
