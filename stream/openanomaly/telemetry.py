@@ -54,6 +54,11 @@ class ReceiverMetrics:
         )
         for reason in ("unselected", "replica", "future", "refused", "unavailable"):
             self.dropped.labels(reason)
+        self.failovers = Counter(
+            "openanomaly_receiver_failovers_total",
+            "Times that another replica of a high-availability pair was listened to from then on.",
+            registry=registry,
+        )
         self.ignored = Counter(
             "openanomaly_receiver_ignored_total",
             "Native histograms, exemplars and metadata: accepted, not scored.",

@@ -77,6 +77,10 @@ def test_reasons_are_there_before_the_first_drop(telemetry: Telemetry) -> None:
     assert {"rejected", "no_target"} <= reasons["openanomaly_sink_scores_dropped"]
 
 
+def test_failovers_are_there_before_the_first_one(telemetry: Telemetry) -> None:
+    assert telemetry.registry.get_sample_value("openanomaly_receiver_failovers_total") == 0
+
+
 def test_what_windows_tell_is_published_as_what_it_is(telemetry: Telemetry) -> None:
     value = telemetry.registry.get_sample_value
     assert value("openanomaly_window_samples_total") == 9

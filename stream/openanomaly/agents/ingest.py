@@ -92,6 +92,7 @@ class Receiver:
         self._in_flight = InFlight(settings.in_flight_limit_bytes)
         metrics.in_flight_bytes.set_function(lambda: self._in_flight.used_bytes)
         metrics.known_series.set_function(lambda: len(self._intake.identities))
+        self._failovers = 0
         self._decoding = asyncio.Lock()
         self._answered: dict[tuple[Version | None, int], Counted] = {}
 
@@ -201,6 +202,9 @@ class Receiver:
         metrics.samples.inc(outcome.samples)
         for reason, samples in outcome.dropped.items():
             metrics.dropped.labels(reason).inc(samples)
+        failovers = self._intake.replicas.failovers
+        metrics.failovers.inc(failovers - self._failovers)
+        self._failovers = failovers
         for kind in ("histograms", "exemplars", "metadata"):
             if count := getattr(outcome, kind):
                 metrics.ignored.labels(kind).inc(count)

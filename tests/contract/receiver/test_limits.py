@@ -91,9 +91,11 @@ def test_another_replica_is_listened_to_after_a_silence_as_long_as_is_set(
             while s.count("samples_published_total") < 2:  # until `a` has been silent for long enough
                 await asyncio.sleep(0.06)
                 await s.write(version, of("b"))
+            assert s.count("failovers_total") == 1
             dropped = s.dropped().get("replica", 0)
             await s.write(version, of("a"))
             assert s.dropped()["replica"] == dropped + 1
+            assert s.count("failovers_total") == 1
             assert set(await s.samples()) == {named("up", pair="x")}
 
     asyncio.run(run())
