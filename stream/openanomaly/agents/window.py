@@ -290,13 +290,15 @@ class WindowWorker:
             "counts": dict(self.counts()),
         }
 
-    def explain(self, selector: str, limit: int = 100) -> list[dict[str, Any]]:
+    async def explain(self, selector: str, limit: int = 100) -> list[dict[str, Any]]:
         """At most `limit` series that a selector chooses, and what is known of them."""
         parsed = Selector.parse(selector)
         out: list[dict[str, Any]] = []
-        for partition in self.partitions.values():
+        for partition in list(self.partitions.values()):
             if partition.is_started and len(out) < limit:
-                out += explain(partition, parsed, limit - len(out))
+                for found in explain(partition, parsed, limit - len(out)):
+                    out += found
+                    await asyncio.sleep(0)  # the receiver may answer on the same loop
         return out
 
     # -- where lanes write (window_lane.Writer) --------------------------------------------------

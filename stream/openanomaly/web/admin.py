@@ -1,7 +1,7 @@
 """The admin API: what a running process is doing, for people and for our own commands."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -13,6 +13,7 @@ from openanomaly.web.server import WebServer
 
 _LEVELS = ("debug", "info", "warning", "error")
 Report = Callable[[], Mapping[str, Any]]
+Explain = Callable[[str], Awaitable[list[dict[str, Any]]]]
 
 
 class Admin:
@@ -21,13 +22,13 @@ class Admin:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._reports: dict[str, Report] = {}
-        self._explain: Callable[[str], list[dict[str, Any]]] | None = None
+        self._explain: Explain | None = None
 
     def report(self, name: str, report: Report) -> None:
         """Show what `report` returns under `name` of the status."""
         self._reports[name] = report
 
-    def explain(self, explain: Callable[[str], list[dict[str, Any]]]) -> None:
+    def explain(self, explain: Explain) -> None:
         """How series that a selector chooses are looked up."""
         self._explain = explain
 
@@ -54,7 +55,7 @@ class Admin:
         if not selector:
             raise web.HTTPBadRequest(text='parameter match is missing: a selector such as up{job="node"}\n')
         try:
-            return web.json_response(self._explain(selector))
+            return web.json_response(await self._explain(selector))
         except ConfigError as exc:
             raise web.HTTPBadRequest(text=f"parameter match: {exc}\n") from exc
 

@@ -121,3 +121,45 @@ def test_emit_is_chosen_by_the_series_of_all_workers(
         "emitting episodes' scores (2 series in 1 of 2 partitions, 4 in all; sink.emit=auto, "
         "sink.emit_all_limit=3)",
     ]
+
+
+def test_others_go_on_while_series_are_looked_up(worker: WindowWorker) -> None:
+    """Of a million series, most are looked at for nothing."""
+    held = worker.partitions[0] = drive.partition()
+    held.put(drive.frame([(f"m{i}", 1000, 1.0) for i in range(3000)]), 0, 1000)
+
+    async def scenario() -> None:
+        turns = 0
+
+        async def receive() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        receiving = asyncio.create_task(receive())
+        assert await worker.explain("none_of_them") == []
+        assert turns >= 10
+        receiving.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_series_that_leave_while_they_are_looked_up_are_passed_over(worker: WindowWorker) -> None:
+    held = worker.partitions[0] = drive.partition()
+    held.put(drive.frame([(f"m{i}", 1000, 1.0) for i in range(600)]), 0, 1000)
+
+    async def scenario() -> list[str]:
+        looking = asyncio.create_task(worker.explain('{__name__=~"m2|m50|m590"}'))
+        await asyncio.sleep(0)
+        held.evict(10**9, 1000)
+        return [series["labels"]["__name__"] for series in await looking]
+
+    assert asyncio.run(scenario()) == ["m2", "m50"]
+
+
+def test_as_many_series_are_told_of_as_are_asked_for(worker: WindowWorker) -> None:
+    held = worker.partitions[0] = drive.partition()
+    held.put(drive.frame([(f"m{i}", 1000, 1.0) for i in range(600)]), 0, 1000)
+    found = asyncio.run(worker.explain('{__name__=~"m.*5"}', limit=45))
+    assert [int(series["labels"]["__name__"][1:]) for series in found] == list(range(5, 455, 10))

@@ -20,7 +20,7 @@ SETTINGS = Settings.model_validate(
 )
 
 
-def explain(selector: str) -> list[dict[str, Any]]:
+async def explain(selector: str) -> list[dict[str, Any]]:
     return [{"selector": str(Selector.parse(selector).text)}]
 
 

@@ -14,18 +14,30 @@ from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.rows import NONE
 
 _RECENT = 60
+_ROWS_AT_ONCE = 256
 
 
-def explain(partition: Partition, selector: Selector, limit: int) -> Iterator[dict[str, Any]]:
-    """At most `limit` series that `selector` chooses: where they live, their recent steps, their forecast."""
+def explain(partition: Partition, selector: Selector, limit: int) -> Iterator[list[dict[str, Any]]]:
+    """At most `limit` series that `selector` chooses: where they live, their recent steps, their forecast.
+
+    A few milliseconds of looking at a time, often for nothing: a million series take 9 s. Inputs may be
+    taken between; a row that has lost its series by then is passed over.
+    """
     for block in partition.blocks.values():
-        for row in block.catalogue.live_rows().tolist():
+        live = block.catalogue.live_rows()
+        for start in range(0, live.size, _ROWS_AT_ONCE):
+            found: list[dict[str, Any]] = []
+            for row in live[start : start + _ROWS_AT_ONCE].tolist():
+                if len(found) < limit and (written := block.catalogue.labels[row]):
+                    labels = decode_labels(written)
+                    if selector.matches(labels):
+                        found.append(
+                            {"labels": dict(labels), "partition": partition.number, **_row(block, row)}
+                        )
+            limit -= len(found)
+            yield found
             if limit <= 0:
                 return
-            labels = decode_labels(block.catalogue.labels[row])
-            if selector.matches(labels):
-                limit -= 1
-                yield {"labels": dict(labels), "partition": partition.number, **_row(block, row)}
 
 
 def _row(block: Block, row: int) -> dict[str, Any]:

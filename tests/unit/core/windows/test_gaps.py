@@ -47,7 +47,7 @@ def missing(partition: Partition) -> int:
 
 
 def interval_s(partition: Partition) -> float:
-    (known,) = explain(partition, Selector.parse('{__name__="m"}'), 1)
+    ((known,),) = explain(partition, Selector.parse('{__name__="m"}'), 1)
     return float(known["interval_s"])
 
 
