@@ -64,7 +64,7 @@ def check(settings: Settings) -> list[str]:
     """What would be started, after checking what can be checked without starting it.
 
     Raises:
-        ConfigError: a selector, a model, a certificate, a secret file or a broker setting cannot be used.
+        ConfigError: a selector, a certificate, a secret file or a broker setting cannot be used.
     """
     server.tls_context(settings.web.tls)
     auth.middleware(settings.web)

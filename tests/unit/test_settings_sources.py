@@ -124,6 +124,10 @@ def test_variables_of_others_are_left_alone() -> None:
         ("brokers: {}", "FILE, line 1: no setting brokers; did you mean broker?"),
         ("xyz: 1", "FILE, line 1: no setting xyz"),
         ("log: {level: loud}", "FILE, line 1: log.level = 'loud': input should be 'debug', 'info'"),
+        (
+            "pipelines:\n- name: a\n- name: b\n  model: oracle",
+            "FILE, line 4: pipelines.1.model = 'oracle': input should be 'auto' or 'statistical'",
+        ),
         ("pipelines:\n- name: a\n- nome: b", "FILE, line 3: pipelines.1.name is missing"),
         (
             "pipelines:\n- name: a\n  score:\n    tolerance: 11",

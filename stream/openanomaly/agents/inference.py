@@ -27,7 +27,7 @@ from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.scoring.levels import LEVELS
 from openanomaly.core.services.due_queue import Request
 from openanomaly.core.services.micro_batcher import BatchOptions, MicroBatcher
-from openanomaly.errors import ConfigError, MalformedFrameError, RetryableError
+from openanomaly.errors import MalformedFrameError, RetryableError
 from openanomaly.settings import InferenceSettings
 from openanomaly.telemetry import InferenceMetrics
 
@@ -50,19 +50,11 @@ def make_engines(pipelines: Sequence[Pipeline], threads: int = 0) -> dict[str, M
     """The engine of each model that pipelines name; one instance for names of the same engine.
 
     `threads` of 0 leaves it to the engine how many it takes.
-
-    Raises:
-        ConfigError: a pipeline names a model that there is not.
     """
     made: dict[Callable[[int], ModelEngine], ModelEngine] = {}
     out: dict[str, ModelEngine] = {}
-    for i, pipeline in enumerate(pipelines):
-        make = _ENGINES.get(pipeline.model)
-        if make is None:
-            raise ConfigError(
-                f"pipelines.{i}.model = {pipeline.model!r} (pipeline {pipeline.name}): "
-                f"expected one of {', '.join(_ENGINES)}"
-            )
+    for pipeline in pipelines:
+        make = _ENGINES[pipeline.model]
         if make not in made:
             made[make] = make(threads)
         out[pipeline.model] = made[make]
@@ -218,11 +210,7 @@ def create_inference(
     topics: Topics,
     metrics: InferenceMetrics,
 ) -> InferenceWorker:
-    """The inference role of a process; its tasks run while `app` does.
-
-    Raises:
-        ConfigError: a pipeline names a model that there is not.
-    """
+    """The inference role of a process; its tasks run while `app` does."""
     engines = make_engines(pipelines, settings.threads)
     return InferenceWorker(app, settings, engines, topics, metrics, DeadLetters(app, topics))
 

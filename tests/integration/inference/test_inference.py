@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from dues import HORIZON, Echo, due_frame, spoiled_by
 from integration.rooms import Bench
-from openanomaly.agents.inference import InferenceWorker, create_inference
+from openanomaly.agents.inference import InferenceWorker, create_inference, make_engines
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App
 from openanomaly.broker.topics import MAX_RECORD_BYTES
@@ -17,7 +18,6 @@ from openanomaly.core.frames import ForecastFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.scoring.levels import LEVELS
-from openanomaly.errors import ConfigError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 from openanomaly.settings import InferenceSettings
 from openanomaly.telemetry import InferenceMetrics
@@ -198,17 +198,7 @@ def test_what_was_not_answered_before_a_stop_is_forecast_after_the_restart(tmp_p
     asyncio.run(run())
 
 
-def test_an_unknown_model_refuses_to_start_and_names_the_setting(tmp_path: Path) -> None:
-    async def run() -> None:
-        bench = Bench(tmp_path)
-        pipelines = [Pipeline(name="a"), Pipeline(name="b", model="chronos-9000")]
-        with pytest.raises(ConfigError, match=r"pipelines\.1\.model = 'chronos-9000'.*auto, statistical"):
-            create_inference(
-                bench.app("infer"),
-                InferenceSettings(),
-                pipelines,
-                bench.topics,
-                InferenceMetrics(CollectorRegistry()),
-            )
-
-    asyncio.run(run())
+def test_every_model_that_a_pipeline_may_name_has_an_engine() -> None:
+    names = get_args(Pipeline.model_fields["model"].annotation)
+    engines = make_engines([Pipeline(name=name, model=name) for name in names])
+    assert set(engines) == set(names)

@@ -89,7 +89,7 @@ class Pipeline(Options):
     """Steps that a forecast reaches ahead."""
     forecast_every: Annotated[int, Field(ge=1, le=1024)] = 16
     """Steps from one forecast of a series to the next."""
-    model: str = "auto"
+    model: Literal["auto", "statistical"] = "auto"
     """Name of the engine; `auto` takes the best one installed."""
     score: ScoreOptions = ScoreOptions()
     """How steps are judged."""
