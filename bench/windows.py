@@ -12,26 +12,30 @@ broker's writer thread included. The last line is one JSON object; `limit` is th
 import argparse
 import asyncio
 import json
-import os
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 import load
+from openanomaly.agents.window_lane import Lane, Raw
 from openanomaly.broker.embedded.broker import Broker
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.core import kernels
 from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, SeriesColumn
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring import LEVELS
+from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.partition import Budget, Output, Partition
 from openanomaly.core.windows.plan import plan
+from openanomaly.core.windows.records import Record
 
 LIMIT = 1_000_000
 STEP_MS = 60_000
 HISTORY = 160
+START_MS = 1_700_000_000_000
 
 
 def frames(series: int, label_bytes: int, rows: int) -> list[SeriesColumn]:
@@ -50,24 +54,38 @@ def forecast(due: DueFrame) -> bytes:
     return ForecastFrame.pack(due, np.array(LEVELS, np.float32), flat).encode()
 
 
-class Worker:
-    def __init__(self, broker: Broker, partition: Partition) -> None:
-        self.broker, self.partition = broker, partition
-        self.changelog_bytes = self.forecasts = 0
+class Writer:
+    """Where the lane's outputs go: the embedded broker, as the worker's own writer would send them."""
 
-    async def write(self, output: Output) -> list[DueFrame]:
-        ring = [self.broker.append("ring", 0, r.key, r.value) for r in output.ring]
-        state = [self.broker.append("state", 0, r.key, r.value) for r in output.catalogue]
-        self.changelog_bytes += sum(len(r.value) for r in output.ring)
-        await asyncio.gather(*ring, *state)
-        due = [self.broker.append("out", 0, None, f.encode()) for f in output.due]
-        scores = [self.broker.append("out", 0, None, f.encode(compress=True)) for f in output.scores]
-        await asyncio.gather(*due, *scores)
-        return output.due
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.changelog_bytes = 0
+        self.due: list[DueFrame] = []
 
-    async def checkpoint(self) -> None:
-        saved = self.partition.checkpoint(0)
-        await asyncio.gather(*(self.broker.append("state", 0, r.key, r.value) for r in saved.records))
+    async def _append(self, topic: str, records: Iterable[tuple[bytes | None, bytes]]) -> None:
+        await asyncio.gather(*(self._broker.append(topic, 0, key, value) for key, value in records))
+
+    async def state(self, partition: int, records: Sequence[Record]) -> None:
+        await self._append("state", records)
+
+    async def ring(self, partition: int, records: Sequence[Record]) -> None:
+        self.changelog_bytes += sum(len(r.value) for r in records)
+        await self._append("ring", records)
+
+    async def results(self, partition: int, output: Output) -> None:
+        self.due += output.due
+        frames = [f.encode() for f in output.due] + [f.encode(compress=True) for f in output.scores]
+        await self._append("out", ((None, frame) for frame in frames))
+
+    async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
+        raise error
+
+    async def note(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
+        raise error
+
+    def took(self, samples: int, waited_s: float) -> None: ...
+
+    def release(self, partition: int, samples: int, forecasts: int) -> None: ...
 
 
 async def main() -> None:
@@ -89,17 +107,30 @@ async def main() -> None:
         partition = Partition(0, plan([Pipeline(name="bench", model="statistical")]), Budget(10**8))
         partition.start()
         partition.emit = "all" if o.series <= 20_000 else "episodes"  # as the product chooses
-        await measure(o, Worker(broker, partition))
+        await measure(o, partition, Writer(broker))
         await broker.release()
 
 
-async def measure(o: argparse.Namespace, worker: Worker) -> None:
+async def measure(o: argparse.Namespace, partition: Partition, writer: Writer) -> None:
+    now_ms = START_MS
+    crashes: list[BaseException] = []
+    # A checkpoint every 60 s of the clock, which is that of the samples: once a step.
+    lane = Lane(partition, writer, 60, 10**9, 60, crashes.append, clock=lambda: now_ms / 1000)
+    lane.start()
+
+    async def done(samples: int, forecasts: int) -> None:
+        while partition.position.samples < samples or partition.position.forecasts < forecasts:
+            if crashes:
+                raise crashes[0]
+            await asyncio.sleep(0.002)
+        await lane.written()
+
     columns, rng = frames(o.series, o.label_bytes, o.rows), np.random.default_rng(0)
-    partition, offset, forecasts = worker.partition, 0, 0
+    samples_sent = forecasts_sent = forecast_rows = 0
     cpu = waited = 0.0
     scored = 0
     for step in range(HISTORY + o.steps):
-        now_ms = 1_700_000_000_000 + step * STEP_MS
+        now_ms = START_MS + step * STEP_MS
         records = [
             SampleFrame(
                 c,
@@ -110,28 +141,28 @@ async def measure(o: argparse.Namespace, worker: Worker) -> None:
             ).encode()
             for c in columns
         ]
-        is_measured = step >= HISTORY
         if step == HISTORY:
-            worker.changelog_bytes = worker.forecasts = 0
+            writer.changelog_bytes = forecast_rows = 0
+            cpu = waited = 0.0
             scored = partition.counts["scored"]
-        began, wall = cpu_s(), time.perf_counter()
-        due: list[DueFrame] = []
+        began, wall = time.process_time(), time.perf_counter()
         for record in records:
-            output = partition.put(SampleFrame.decode(record), offset, now_ms)
-            offset += 1
-            due += await worker.write(output)
-        if is_measured:
-            cpu += cpu_s() - began
-            waited += time.perf_counter() - wall
-        answers = [(forecast(d), len(d.row)) for d in due]
-        began = cpu_s()
-        for answer, rows in answers:
-            partition.forecast(ForecastFrame.decode(answer), forecasts, now_ms)
-            forecasts += 1
-            worker.forecasts += rows
-        await worker.checkpoint()
-        if is_measured:
-            cpu += cpu_s() - began
+            await lane.offer_samples(samples_sent, Raw(record, now_ms))
+            samples_sent += 1
+        await done(samples_sent, forecasts_sent)
+        cpu += time.process_time() - began
+        waited += time.perf_counter() - wall
+        answers = [forecast(due) for due in writer.due]
+        forecast_rows += sum(len(due.row) for due in writer.due)
+        writer.due.clear()
+        began = time.process_time()
+        for answer in answers:
+            await lane.offer_forecasts(forecasts_sent, Raw(answer, now_ms))
+            forecasts_sent += 1
+        await done(samples_sent, forecasts_sent)
+        cpu += time.process_time() - began
+    await lane.stop(flush=True)
+    assert lane.checkpoints >= o.steps, f"{lane.checkpoints} checkpoints"
     samples = o.series * o.steps
     scored = partition.counts["scored"] - scored
     assert scored == samples, f"{scored} scores of {samples} steps"
@@ -145,17 +176,12 @@ async def measure(o: argparse.Namespace, worker: Worker) -> None:
                 "limit": LIMIT,
                 "ratio_to_limit": samples / cpu / LIMIT,
                 "samples_per_wall_s": samples / waited,
-                "changelog_bytes_per_sample": worker.changelog_bytes / samples,
-                "forecasts_per_step": worker.forecasts / o.steps,
+                "changelog_bytes_per_sample": writer.changelog_bytes / samples,
+                "forecasts_per_step": forecast_rows / o.steps,
                 "row_state_bytes": partition.row_state_bytes,
             }
         )
     )
-
-
-def cpu_s() -> float:
-    times = os.times()
-    return times.user + times.system
 
 
 if __name__ == "__main__":

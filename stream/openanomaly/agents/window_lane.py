@@ -194,13 +194,29 @@ class Lane:
         self._next_checkpoint = self._clock() + self._checkpoint_s
         await self._outputs.put(self.partition.checkpoint(self._now_ms()))
 
+    async def written(self) -> None:
+        """Wait until everything computed so far is written."""
+        await self._outputs.join()
+
     # -- outputs -------------------------------------------------------------------------------
 
     async def _write(self) -> None:
         """Send outputs in their order; what others see only after what recovery needs."""
         number = self.partition.number
+        held: Output | Checkpoint | None = None
         while True:
-            item = await self._outputs.get()
+            item = held or await self._outputs.get()
+            held, taken = None, 1
+            if isinstance(item, Output):
+                # What waits goes along: a round of writes costs the same for one as for some. But not
+                # what has catalogue records: they may take rows that are in the columns before them.
+                while held is None and not self._outputs.empty():
+                    after = self._outputs.get_nowait()
+                    if isinstance(after, Checkpoint) or after.catalogue:
+                        held = after
+                    else:
+                        item.add(after)
+                        taken += 1
             if isinstance(item, Checkpoint):
                 await self._writer.state(number, item.records)
                 self._writer.release(number, item.samples, item.forecasts)
@@ -212,4 +228,5 @@ class Lane:
                     await self._writer.ring(number, item.ring)
                 if item.due or item.scores:
                     await self._writer.results(number, item)
-            self._outputs.task_done()
+            for _ in range(taken):
+                self._outputs.task_done()

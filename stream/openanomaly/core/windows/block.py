@@ -21,7 +21,7 @@ from openanomaly.core.windows import buckets
 from openanomaly.core.windows.bands import Bands
 from openanomaly.core.windows.buckets import ROW_STATE
 from openanomaly.core.windows.catalogue import FREE, Catalogue
-from openanomaly.core.windows.compiled.samples import take
+from openanomaly.core.windows.compiled.samples import passing, take
 from openanomaly.core.windows.counters import RATE
 from openanomaly.core.windows.plan import BlockPlan, WatchedPipeline
 from openanomaly.core.windows.ring import Ring
@@ -285,14 +285,17 @@ class Block:
     ) -> list[tuple[ForecasterSpec, Rows, NDArray[np.int64]]]:
         """Rows that passed the step at which each forecaster is due for them."""
         out = []
-        spread = self.catalogue.ids[rows, 1]
-        before = np.where(before == NONE, bucket - 1, before)
         for forecaster in self.plan.forecasters:
-            shift = (spread % np.uint64(forecaster.every)).astype(np.int64)
-            due = (bucket + shift) // forecaster.every != (before + shift) // forecaster.every
-            due &= self._wanted(forecaster, rows)
-            if due.any():
-                out.append((forecaster, rows[due], bucket[due]))
+            if kernels.WINDOWS.ready():
+                at = passing(self.catalogue.ids, rows, bucket, before, forecaster.every)
+            else:
+                shift = (self.catalogue.ids[rows, 1] % np.uint64(forecaster.every)).astype(np.int64)
+                last = np.where(before == NONE, bucket - 1, before)
+                due = (bucket + shift) // forecaster.every != (last + shift) // forecaster.every
+                at = np.flatnonzero(due)
+            at = at[self._wanted(forecaster, rows[at])]
+            if at.size:
+                out.append((forecaster, rows[at], bucket[at]))
         return out
 
     def _wanted(self, forecaster: ForecasterSpec, rows: Rows) -> NDArray[np.bool_]:

@@ -60,6 +60,13 @@ class Output:
     def __bool__(self) -> bool:
         return bool(self.catalogue or self.ring or self.due or self.scores)
 
+    def add(self, after: "Output") -> None:
+        """Take in an output that comes right behind this one."""
+        self.catalogue += after.catalogue
+        self.ring += after.ring
+        self.due += after.due
+        self.scores += after.scores
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

@@ -55,13 +55,16 @@ def ring_records(block: Block, closings: Iterable[Closing], position: Position) 
     for closing in closings:
         scores = {s.pipeline.uid: _spread(closing.rows, s.rows, s.judged.score) for s in closing.scored}
         rest = []
-        for page, bucket, at in _groups(closing.rows, closing.bucket):
+        for page, bucket, members in _groups(closing.rows, closing.bucket):
+            at: slice | NDArray[np.int64] = members
             start = page * RING_PAGE
             used = min(RING_PAGE, block.rows - start)
             width = 4 * (1 + len(scores))
-            if at.size * (12 + width) <= used * width + used // 8:
-                rest.append(at)
+            if members.size * (12 + width) <= used * width + used // 8:
+                rest.append(members)
                 continue
+            if members[-1] - members[0] + 1 == members.size:  # as usual: nothing needs to be gathered
+                at = slice(int(members[0]), int(members[-1]) + 1)
             inside = closing.rows[at] - start
             yield _column(block, mark, page, bucket, inside, used, closing.stored[at], scores, at)
         if rest:
@@ -96,7 +99,7 @@ def _column(
     used: int,
     stored: NDArray[np.float32],
     scores: dict[int, NDArray[np.float32]],
-    at: NDArray[np.int64],
+    at: slice | NDArray[np.int64],
 ) -> Record:
     moved = b""
     if inside.size < used:

@@ -188,6 +188,31 @@ def take(
     return Closed(out.rows[:found], out.bucket[:found], out.before[:found], out.value[:found])
 
 
+@jit(error_model="numpy")
+def _passing(ids: Any, rows: Any, bucket: Any, before: Any, every: Any, out: Any) -> int:
+    found = 0
+    same, rest = np.int64(-1), np.int64(0)
+    for i in range(len(rows)):
+        b, last = bucket[i], before[i]
+        shift = np.int64(ids[np.uint64(rows[i]), 1] % np.uint64(every))
+        if last == NONE or last == b - 1:
+            if b != same:  # most rows close the same step
+                same, rest = b, b % every
+            is_due = rest + shift == every or rest + shift == 0
+        else:
+            is_due = (b + shift) // every != (last + shift) // every
+        if is_due:
+            out[found] = i
+            found += 1
+    return found
+
+
+def passing(ids: NDArray[np.uint64], rows: Rows, bucket: I64, before: I64, every: int) -> I64:
+    """Positions of the rows that passed the step at which a forecast is due; twin in `Block._due`."""
+    out = np.empty(len(rows), np.int64)
+    return out[: _passing(ids, rows, bucket, before, every, out)]
+
+
 @kernels.WINDOWS.compiles
 def _warm_up() -> None:
     from openanomaly.core.windows.buckets import ROW_STATE
@@ -196,3 +221,4 @@ def _warm_up() -> None:
     for times, values in ((one, numbers), (kernels.read_only(one), kernels.read_only(numbers))):
         state = Columns(ROW_STATE)
         take(state, one, times, values, flags, flags.copy(), 1000, "mean", 0, 0, Counter())
+    passing(np.zeros((1, 2), np.uint64), one, one, one, 1)
