@@ -128,7 +128,9 @@ async def measure(o: argparse.Namespace, pid: int, base: str, target: Target) ->
         while True:  # live from here on, and measured once the backlog of the history is gone
             await live(o, session, base, requests, rng, begin)
             begin += 1
-            if (await metrics(session, base)).get("openanomaly_oldest_unread_seconds", 0.0) < 1.0:
+            now = await metrics(session, base)
+            waiting = now.get("openanomaly_inference_waiting_rows", 0.0)
+            if now.get("openanomaly_oldest_unread_seconds", 0.0) < 1.0 and waiting < o.series / 100:
                 break
         before, cpu_before, started = await metrics(session, base), cpu_s(pid), time.time()
         lag, memory, late = [], [], 0.0
