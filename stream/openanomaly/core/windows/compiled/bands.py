@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from openanomaly.core.halves import of_half
 from openanomaly.core.kernels import WINDOWS, jit, read_only
-from openanomaly.core.windows.rows import Columns, Rows
+from openanomaly.core.windows.rows import Column, Columns, Rows
 
 I64 = NDArray[np.int64]
 F64 = NDArray[np.float64]
@@ -118,10 +118,16 @@ def apply(
 
 @WINDOWS.compiles
 def _warm_up() -> None:
-    from openanomaly.core.windows.bands import Bands
-
     one, halves, singles = np.zeros(1, np.int64), np.zeros((1, 5, 1), np.float16), np.zeros(1, np.float32)
-    c = Bands(1).columns
+    c = Columns(
+        [
+            Column("quantile", "f2", 0, (1, 5)),
+            Column("center", "f4", 0),
+            Column("scale", "f4", 0),
+            Column("origin", "i8", 0),
+            Column("offset", "i8", 0),
+        ]
+    )
     quantiles_at(c["quantile"], c["center"], c["scale"], c["origin"], one, one, np.zeros(1))
     chosen = np.ones(1, bool)
     apply(c, one, chosen, read_only(halves), read_only(singles), read_only(singles), read_only(one), 0)
