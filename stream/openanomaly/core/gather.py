@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core import kernels
+from openanomaly.core import ids_compiled, kernels
 from openanomaly.core.frames import SampleFrame, SeriesColumn, compress_labels, fields_of
 from openanomaly.core.gather_compiled import Written, write
 from openanomaly.core.intake import Batch
@@ -210,7 +210,7 @@ def _once(ids: Ids, row: NDArray[np.intp], block: NDArray[np.int64]) -> NDArray[
     If any of its places has labels, that one has: `block` is changed.
     """
     if kernels.ready():
-        if (places := kernels.first_places(ids)) is None:
+        if (places := ids_compiled.first_places(ids)) is None:
             return row
         np.maximum.at(block, places, block.copy())
         return places[row]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core import kernels
+from openanomaly.core import ids_compiled, kernels
 from openanomaly.core.families import Families
 from openanomaly.core.idtable import IdTable
 from openanomaly.core.series import Ids, Labels, canonical, encode_labels, ids_of, partition_of
@@ -118,7 +118,7 @@ class Identities:
         """(S,) entries of known series, now seen."""
         self.entries["seen"][slot] = now_s
         if kernels.ready():
-            return kernels.take(self.entries, slot)
+            return ids_compiled.take(self.entries, slot)
         found: NDArray[np.void] = self.entries[slot]
         return found
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core import kernels
+from openanomaly.core import ids_compiled, kernels
 from openanomaly.core.series import Ids
 
 MISSING = -1
@@ -36,14 +36,14 @@ class IdTable:
     def find(self, ids: Ids) -> NDArray[np.int32]:
         """(S,) values of `ids`, MISSING where there is none."""
         if kernels.ready():
-            return kernels.probe(self._table, ids)
+            return ids_compiled.probe(self._table, ids)
         slot, found = self._probe(ids)
         return np.where(found, self._values[slot], MISSING).astype(np.int32)
 
     def find_places(self, ids: Ids, known: Ids) -> NDArray[np.int32]:
         """`find` where the value of each id is its place in `known`: fastest if they come in that order."""
         if kernels.ready():
-            return kernels.find(self._table, known, ids)
+            return ids_compiled.find(self._table, known, ids)
         return self.find(ids)
 
     def _probe(self, ids: Ids) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

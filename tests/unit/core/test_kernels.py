@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openanomaly.core import kernels
+from openanomaly.core import ids_compiled, kernels, requests_compiled
 from openanomaly.core.idtable import IdTable
 from openanomaly.core.series import encode_labels, ids_of
 from parts.part import missing
@@ -41,8 +41,8 @@ def request(blocks: list[bytes]) -> bytes:
 
 @given(BLOCKS)
 def test_series_are_told_apart_by_their_bytes_alone(blocks: list[bytes]) -> None:
-    found = kernels.read_1(request(blocks), 100)
-    again = kernels.read_1(bytearray(request(blocks[::-1])), 100)
+    found = requests_compiled.read_1(request(blocks), 100)
+    again = requests_compiled.read_1(bytearray(request(blocks[::-1])), 100)
     assert found is not None
     assert again is not None
     start, cut, _, raw, timestamp_ms, value = found
@@ -58,7 +58,7 @@ def test_one_bit_changes_every_part_of_a_hash() -> None:
     changed = [bytearray(block) for _ in range(8 * 100)]
     for i, each in enumerate(changed):
         each[-1 - i // 8] ^= 1 << i % 8
-    found = kernels.read_1(request([block, *map(bytes, changed)]), 1000)
+    found = requests_compiled.read_1(request([block, *map(bytes, changed)]), 1000)
     assert found is not None
     raw = found[3]
     flipped = np.unpackbits((raw[1:] ^ raw[0]).view(np.uint8), axis=1)
@@ -70,11 +70,11 @@ def test_one_bit_changes_every_part_of_a_hash() -> None:
 @given(BLOCKS, st.integers(1, 200), st.sampled_from([b"", b"\x1a\x00", b"\x0a", b"\x0a\xff\xff", b"\x00"]))
 def test_what_is_not_whole_is_left_to_the_full_schema(blocks: list[bytes], cut: int, tail: bytes) -> None:
     body = request(blocks)
-    assert kernels.read_1(body + tail, 100) is None or not tail
-    broken = kernels.read_1(body[:-cut], 100)
+    assert requests_compiled.read_1(body + tail, 100) is None or not tail
+    broken = requests_compiled.read_1(body[:-cut], 100)
     whole = [i for i in range(len(blocks) + 1) if request(blocks[:i]) == body[:-cut]]
     assert (broken is not None) == bool(whole)
-    assert kernels.read_1(body, len(blocks) - 1) is None
+    assert requests_compiled.read_1(body, len(blocks) - 1) is None
 
 
 @given(st.lists(st.integers(0, 60), max_size=200), st.integers(0, 2**63))
@@ -91,7 +91,7 @@ def test_a_table_finds_the_same(numbers: list[int], salt: int) -> None:
 
 @given(st.lists(st.integers(0, 20), max_size=60))
 def test_first_places(numbers: list[int]) -> None:
-    found = kernels.first_places(ids_of([str(i).encode() for i in numbers]))
+    found = ids_compiled.first_places(ids_of([str(i).encode() for i in numbers]))
     if len(set(numbers)) == len(numbers):
         assert found is None
     else:
@@ -104,4 +104,4 @@ def test_records_are_taken_whole() -> None:
     records = np.zeros(9, dtype)
     records["a"], records["b"], records["c"] = np.arange(9), np.arange(9) * 2, -np.arange(9)
     at = np.array([3, 0, 8, 3], np.int32)
-    assert kernels.take(records, at).tolist() == records[at].tolist()
+    assert ids_compiled.take(records, at).tolist() == records[at].tolist()

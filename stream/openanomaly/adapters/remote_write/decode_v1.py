@@ -17,7 +17,7 @@ from openanomaly.adapters.remote_write.columns import (
 )
 from openanomaly.adapters.remote_write.samples import WITH_VALUE, tails
 from openanomaly.adapters.remote_write.whole import Whole, check_parts, count_histograms, spread, text
-from openanomaly.core import kernels
+from openanomaly.core import kernels, requests_compiled
 from openanomaly.core.identity import Identities
 from openanomaly.core.series import decode_labels, encode_labels, ids_of
 from openanomaly.errors import MalformedRequestError
@@ -78,7 +78,7 @@ def decode(body: bytes | bytearray, identities: Identities) -> WriteColumns:
 
 def _read_compiled(body: bytes | bytearray) -> _Read | None:
     """By the compiled loop; None where it is not there, or the request is more than time series."""
-    if not kernels.ready() or (found := kernels.read_1(body, COUNT_LIMIT)) is None:
+    if not kernels.ready() or (found := requests_compiled.read_1(body, COUNT_LIMIT)) is None:
         return None
     start, cut, stop, raw, timestamp_ms, value = found
     is_usual = cut >= 0

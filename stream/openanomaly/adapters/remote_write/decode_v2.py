@@ -17,7 +17,7 @@ from openanomaly.adapters.remote_write.columns import (
     kind_of,
 )
 from openanomaly.adapters.remote_write.whole import Whole, check_parts, count_histograms, spread, text
-from openanomaly.core import kernels
+from openanomaly.core import kernels, requests_compiled
 from openanomaly.core.identity import Identities
 from openanomaly.core.intake import Numbered
 from openanomaly.core.series import Labels
@@ -77,7 +77,7 @@ class _Read(NamedTuple):
 
 def _read_compiled(body: bytes | bytearray) -> _Read | None:
     """By the compiled loop; None where it is not there, or the request is not as simple as it reads."""
-    if not kernels.ready() or (found := kernels.read_2(body, COUNT_LIMIT, KINDS)) is None:
+    if not kernels.ready() or (found := requests_compiled.read_2(body, COUNT_LIMIT, KINDS)) is None:
         return None
     refs.check(found.refs_bytes)
     return _Read(
