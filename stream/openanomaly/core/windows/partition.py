@@ -143,15 +143,16 @@ class Partition:
 
     def start(self) -> None:
         """All records are there: build what they do not hold, and be ready for inputs."""
+        before: list[Block] = []
         for block in self.blocks.values():
             block.catalogue.restored()
             block.grow()
             live = block.catalogue.live_rows()
             if live.size:
-                # The blocks that come after this one find nothing yet: what they share counts once.
-                self.distinct_series += self._in_no_other(block, block.catalogue.ids[live])
+                self.distinct_series += _in_none(before, block.catalogue.ids[live])
                 labels = [decode_labels(block.catalogue.labels[row]) for row in live.tolist()]
                 block.fresh(live, _members(block, labels))
+            before.append(block)
             # A row whose steps were written before a checkpoint is closed through its first bucket at least.
             block.touched[:] = block.touched_cold[:] = False
         for kind in (records.COLD, records.HOT):
@@ -347,11 +348,7 @@ class Partition:
 
     def _in_no_other(self, block: Block, ids: Ids) -> int:
         """How many of the series have no row outside of `block`."""
-        elsewhere = np.zeros(len(ids), bool)
-        for other in self.blocks.values():
-            if other is not block:
-                elsewhere |= other.catalogue.holds(ids)
-        return int((~elsewhere).sum())
+        return _in_none([other for other in self.blocks.values() if other is not block], ids)
 
     def _known_labels(self, frame: SampleFrame, new: NDArray[np.int64]) -> list[bytes]:
         """Label blocks of series that a block does not have: the frame's, or another block's; else empty.
@@ -397,6 +394,14 @@ class Partition:
         ):
             self._written_ms.popleft()
         return self._written_ms[0][0] if self._written_ms else self.position.forecasts
+
+
+def _in_none(blocks: Iterable[Block], ids: Ids) -> int:
+    """How many of the series have a row in none of `blocks`."""
+    held = np.zeros(len(ids), bool)
+    for block in blocks:
+        held |= block.catalogue.holds(ids)
+    return int((~held).sum())
 
 
 def _members(block: Block, labels: list[Labels]) -> list[NDArray[np.bool_]]:
