@@ -98,12 +98,15 @@ class ReleasedOffsets(Consumer):
             self._released.pop(tp, None)
 
     async def _wait_next_records(self, timeout: float) -> tuple[Mapping[TP, Any] | None, set[TP] | None]:
-        # As Faust's, but where every partition's buffer is full it sleeps a whole second, which
-        # turns bursts into steps of latency.
+        # As Faust's, with two differences. Where every partition's buffer is full it sleeps a whole
+        # second, which turns bursts into steps of latency. And it hands out its own set of partitions,
+        # which changes while a fetch waits. Here a transport's `_getmany` decides alone what it returns,
+        # and leaves unread what is paused meanwhile: nobody would take it.
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
         active = self._get_active_partitions()
         if not active:
             await self.sleep(_ALL_BUSY_S)
             return {}, active
-        return await self._getmany(active_partitions=active, timeout=timeout), active
+        records = await self._getmany(active_partitions=set(active), timeout=timeout)
+        return records, set(records)

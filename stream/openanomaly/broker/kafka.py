@@ -140,6 +140,24 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """Run in the thread's loop, past its queue: that may be waiting for the same broker."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
 
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Mapping[TopicPartition, Any]:
+        """Records of `active_partitions`; those of what was paused meanwhile are unread again.
+
+        Without an await between a fetch and its undoing: no seek can come in between.
+        """
+        records: dict[TopicPartition, Any] = await super()._fetch_records(
+            consumer, active_partitions, timeout=timeout, max_records=max_records
+        )
+        for tp in [tp for tp in records if tp in self.consumer._paused_partitions]:
+            consumer.seek(tp, records.pop(tp)[0].offset)
+        return records
+
     async def committed(self, tps: Iterable[TP]) -> dict[TP, int | None]:
         wanted = [TopicPartition(tp.topic, tp.partition) for tp in tps]
         coordinator = self._ensure_consumer()._coordinator

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from integration.broker.buses import PARTITIONS, Bus, Reader, numbered, offsets, running, value
-from openanomaly.broker.faust_app import BrokerConfig, declare, expired_records, make_app
+from openanomaly.broker.faust_app import BrokerConfig, declare, expired_records, make_app, publish
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import BusUnavailableError, ConfigError
 from parts.part import free_port
@@ -145,6 +145,29 @@ def test_a_rebalance_repeats_what_was_not_released_and_nothing_else(bus: Bus) ->
             )
         assert before == {p: offsets(0, 20) for p in range(PARTITIONS)}
         assert reader.read == {p: offsets(10 + p, 21) for p in range(PARTITIONS)}
+
+    asyncio.run(go())
+
+
+def test_a_partition_paused_while_a_fetch_waits_loses_no_record(bus: Bus) -> None:
+    """As at the end of a recovery. aiokafka takes an empty set of partitions for all of them."""
+
+    async def go() -> None:
+        spec = bus.spec("samples")
+        reader = Reader(bus, spec)
+        async with running(reader.app):
+            consumer = reader.app.consumer
+            await publish(reader.app, spec.name, numbered(1))
+            await until(lambda: reader.count == PARTITIONS)
+            for first in (1, 2, 3):
+                await asyncio.sleep(0.1)  # the next fetch waits by now
+                consumer.pause_partitions(consumer.assignment())
+                await publish(reader.app, spec.name, numbered(1, first))
+                await asyncio.sleep(0.5)
+                assert reader.count == first * PARTITIONS
+                consumer.resume_partitions(consumer.assignment())
+                await until(lambda first=first: reader.count == (first + 1) * PARTITIONS)
+        assert reader.read == {p: offsets(0, 4) for p in range(PARTITIONS)}
 
     asyncio.run(go())
 

@@ -233,7 +233,8 @@ class Consumer(ReleasedOffsets, base.Consumer):
             return {}
         out = {}
         for tp, start in behind.items():
-            if self._position.get(tp) == start:  # else a seek moved it while we were reading
+            # Else a seek moved it while we were reading, or nobody wants it any more.
+            if self._position.get(tp) == start and tp not in self._paused_partitions:
                 records = found[tp.topic, tp.partition]
                 self._position[tp] = records[-1].offset + 1 if records else ends[tp]
                 if records:
