@@ -9,7 +9,6 @@ is cached on disk where there is a place to write.
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -50,7 +49,6 @@ class Stage:
     def compile(self) -> None:
         if self.ready():
             return
-        begin_s = time.monotonic()
         try:
             for call in self._calls:
                 call()
@@ -58,9 +56,7 @@ class Stage:
             log.exception("numba cannot compile; the uncompiled functions of %s stay in use", self._name)
         else:
             self._is_ready.set()
-            log.info(
-                "compiled functions of %s are in use after %.1f s", self._name, time.monotonic() - begin_s
-            )
+            log.info("compiled functions of %s are in use", self._name)
 
 
 REQUESTS, WINDOWS = Stage("the receiver"), Stage("windows")
