@@ -29,8 +29,9 @@ from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import BrokerConfig, declare, make_app, publish
 from openanomaly.broker.runner import Runner
 from openanomaly.broker.topics import topics
-from openanomaly.core.frames import ScoreFrame, SeriesColumn, compress_labels
+from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.series import decode_labels, encode_labels
+from openanomaly.core.series_column import SeriesColumn, compress_labels
 from openanomaly.pb.prometheus import remote_write_1_pb2 as pb1
 from openanomaly.settings import SinkSettings
 from openanomaly.telemetry import SinkMetrics

@@ -24,9 +24,10 @@ from openanomaly.agents.window_lane import Lane, Raw
 from openanomaly.broker.embedded.broker import Broker
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.core import kernels
-from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, SeriesColumn
+from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring import LEVELS
+from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.partition import Budget, Output, Partition
 from openanomaly.core.windows.plan import plan

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import snappy
 
-from openanomaly.core.frames import ScoreFlag, ScoreFrame, SeriesColumn
+from openanomaly.core.frames import ScoreFlag, ScoreFrame
 from openanomaly.core.series import Labels, encode_labels
+from openanomaly.core.series_column import SeriesColumn
 from openanomaly.pb.prometheus import remote_write_1_pb2 as pb1
 
 NOW_MS = 1_700_000_040_000

@@ -5,8 +5,8 @@ import math
 from hypothesis import strategies as st
 
 from messages import Series
-from openanomaly.core.frames import STALE
 from openanomaly.core.series import Labels
+from openanomaly.core.stale import STALE
 
 NOW_MS = 1_700_000_000_000
 

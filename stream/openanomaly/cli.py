@@ -11,9 +11,9 @@ from typing import Any
 
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
+from openanomaly.logs import set_up_logging
 from openanomaly.settings import Settings
 from openanomaly.settings_sources import CONFIG_VARIABLE, load
-from openanomaly.telemetry import set_up_logging
 
 ROLES = {
     "run": ("receiver", "window", "inference", "sink"),

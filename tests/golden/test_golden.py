@@ -13,9 +13,9 @@ from openanomaly.adapters.remote_write import decode_v1, decode_v2
 from openanomaly.adapters.remote_write.columns import WriteColumns
 from openanomaly.adapters.remote_write.negotiate import Version, negotiate
 from openanomaly.adapters.remote_write.unpack import unpack
-from openanomaly.core.frames import is_stale
 from openanomaly.core.identity import Identities
 from openanomaly.core.series import canonical, encode_labels, series_id
+from openanomaly.core.stale import is_stale
 
 SENDERS = ("prometheus-2", "prometheus-3", "prometheus-3-v2", "vmagent")
 DECODE = {Version.V1: decode_v1.decode, Version.V2: decode_v2.decode}

@@ -12,7 +12,8 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from openanomaly.telemetry import Telemetry, set_up_logging
+from openanomaly.logs import set_up_logging
+from openanomaly.telemetry import Telemetry
 from parts import debian
 
 

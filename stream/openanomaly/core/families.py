@@ -7,7 +7,7 @@ in one bounded array by number of a metric name, so a frame's kinds are one look
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import SeriesKind
+from openanomaly.core.series_column import SeriesKind
 
 UNNAMED = 0
 """The number of names for which there was no room; nothing is known of them."""

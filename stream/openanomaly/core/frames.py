@@ -7,34 +7,21 @@ topic, never a crash.
 """
 
 from dataclasses import dataclass, replace
-from enum import IntEnum, IntFlag
-from functools import cached_property
+from enum import IntFlag
 from operator import itemgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-import cramjam
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from openanomaly.core.contexts import EXPONENT, SMALLEST, Contexts
-from openanomaly.core.series import Ids, ids_of, varint
-from openanomaly.errors import MalformedFrameError, UnknownVersionError
+from openanomaly.core.fields import column, fields_of, index, parse
+from openanomaly.core.series import varint
+from openanomaly.core.series_column import SeriesColumn
+from openanomaly.errors import MalformedFrameError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 
 VERSION = 1
-Bytes = bytes | NDArray[Any]
-"""What may be written as a field of bytes."""
-
-
-class SeriesKind(IntEnum):
-    """What the sender's metadata say a series is; UNKNOWN where it said nothing."""
-
-    UNKNOWN = 0
-    COUNTER = 1
-    GAUGE = 2
-    HISTOGRAM = 3
-    SUMMARY = 4
 
 
 class ScoreFlag(IntFlag):
@@ -54,112 +41,6 @@ class ScoreFlag(IntFlag):
     """Not a score for the target: only for the status page, or, with END, a staleness marker."""
     MUTED = 64
     """In a mute window of its pipeline."""
-
-
-@dataclass(frozen=True)
-class SeriesColumn:
-    """S series, with the labels of some or all of them.
-
-    A series without labels in its frame is one whose labels the partition has had before: its block is
-    empty. A frame without any labels spares the offsets too.
-
-    Attributes:
-        ids: (S, 2) uint64, see core/series.py.
-        label_offset: (S + 1,) uint32 into `labels`.
-        plain: canonical label blocks, one after another; None where only `labels_zstd` has them.
-        kind: (S,) uint8, SeriesKind.
-        labels_zstd: the blocks compressed: as they came, or where a column is sent again and again.
-    """
-
-    ids: Ids
-    label_offset: NDArray[np.uint32]
-    plain: bytes | None
-    kind: NDArray[np.uint8]
-    labels_zstd: bytes | None = None
-
-    @cached_property
-    def labels(self) -> bytes:
-        """The label blocks; unpacked when first asked for, since a reader knows most series by id.
-
-        Raises:
-            MalformedFrameError: they do not decompress, or their offsets do not fit.
-        """
-        if self.plain is not None:
-            return self.plain
-        assert self.labels_zstd is not None
-        try:
-            labels = bytes(cramjam.zstd.decompress(self.labels_zstd))
-        except cramjam.DecompressionError as exc:
-            raise MalformedFrameError(f"labels do not decompress: {exc}") from exc
-        if len(labels) != self.label_offset[-1]:
-            raise MalformedFrameError("label offsets do not fit the labels")
-        return labels
-
-    @classmethod
-    def of(cls, blocks: list[bytes], kind: NDArray[np.uint8] | None = None) -> "SeriesColumn":
-        """The column of canonical label blocks."""
-        offset = np.zeros(len(blocks) + 1, np.uint32)
-        np.cumsum([len(b) for b in blocks], out=offset[1:])
-        if kind is None:
-            kind = np.zeros(len(blocks), np.uint8)
-        return cls(ids_of(blocks), offset, b"".join(blocks), kind)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def block(self, i: int) -> bytes:
-        """Canonical label block of series `i`, empty where the frame does not have it."""
-        return self.labels[self.label_offset[i] : self.label_offset[i + 1]]
-
-    @property
-    def has_labels(self) -> NDArray[np.bool_]:
-        """(S,) which series have their labels with them."""
-        has: NDArray[np.bool_] = self.label_offset[1:] > self.label_offset[:-1]
-        return has
-
-    def label_fields(self, compress: bool) -> "list[tuple[int, Bytes]]":
-        """The fields of `Series` that hold labels; none if there are none."""
-        if not self.label_offset[-1]:
-            return []
-        offset = 2, self.label_offset
-        if compress:
-            return [offset, (5, self.labels_zstd or compress_labels(self.labels))]
-        return [offset, (3, self.labels)]
-
-    def to_pb(self, compress: bool) -> pb.Series:
-        out = pb.Series(id=self.ids.tobytes(), kind=self.kind.tobytes())
-        for number, data in self.label_fields(compress):
-            setattr(out, {2: "label_offset", 3: "labels", 5: "labels_zstd"}[number], bytes(data))
-        return out
-
-    @classmethod
-    def from_pb(cls, series: pb.Series) -> "SeriesColumn":
-        packed = series.labels_zstd or None
-        plain = None if packed else series.labels
-        ids = column(series.id, "<u8", "ids", len(series.id) // 16 * 2).reshape(-1, 2)
-        if series.label_offset:
-            offset = column(series.label_offset, "<u4", "label offsets", len(ids) + 1)
-        else:
-            offset = np.zeros(len(ids) + 1, np.uint32)
-        fits = offset[0] == 0 and (plain is None or offset[-1] == len(plain))
-        if not fits or (offset[1:] < offset[:-1]).any():
-            raise MalformedFrameError("label offsets do not fit the labels")
-        return cls(ids, offset, plain, column(series.kind, "u1", "kinds", len(ids)), packed)
-
-
-def fields_of(*fields: "tuple[int, Bytes]") -> list[Bytes]:
-    """Pieces of a message: length-delimited fields by number, the empty ones left out."""
-    out: list[Bytes] = []
-    for number, data in fields:
-        if size := len(data) if isinstance(data, bytes) else data.nbytes:
-            out.append(bytes((number << 3 | 2,)) + varint(size))
-            out.append(data if isinstance(data, bytes) else np.ascontiguousarray(data))
-    return out
-
-
-def compress_labels(labels: bytes) -> bytes:
-    """Neighbouring series share most of their labels: zstd at its fastest gains 5 to 20 times."""
-    return bytes(cramjam.zstd.compress(labels, level=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -453,55 +334,3 @@ class ScoreFrame:
             column(m.flags, "u1", "flags", n),
             m.closed_ms,
         )
-
-
-# The exact bits of Prometheus' staleness marker (model/value/value.go, StaleNaN).
-STALE_BITS = np.uint64(0x7FF0000000000002)
-STALE = np.array([STALE_BITS]).view(np.float64)[0]
-
-
-def is_stale(value: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which values are the staleness marker, and not just NaN."""
-    stale: NDArray[np.bool_] = value.view(np.uint64) == STALE_BITS
-    return stale
-
-
-class _Versioned(Protocol):
-    version: int
-
-    def ParseFromString(self, serialized: bytes) -> int: ...  # noqa: N802 (protobuf's name)
-
-
-M = TypeVar("M", bound=_Versioned)
-
-
-def parse(message: type[M], record: bytes, version: int) -> M:
-    """The message of a record written by this release or an older one."""
-    m = message()
-    try:
-        m.ParseFromString(record)
-    except DecodeError as exc:
-        raise MalformedFrameError(f"not a {message.__name__}: {exc}") from exc
-    if m.version > version:
-        raise UnknownVersionError(
-            f"{message.__name__} has version {m.version}, this release reads up to {version}"
-        )
-    if m.version < 1:
-        raise MalformedFrameError(f"not a {message.__name__}: it has no version")
-    return m
-
-
-def column(data: bytes, dtype: str, what: str, length: int | None = None) -> NDArray[Any]:
-    """A column of a message, checked against the length it must have."""
-    size = np.dtype(dtype).itemsize
-    if len(data) % size or (length is not None and len(data) != length * size):
-        raise MalformedFrameError(f"{what}: {len(data)} bytes, expected {length} values of {size} bytes")
-    return np.frombuffer(data, dtype)
-
-
-def index(data: bytes, series: int) -> NDArray[np.uint32]:
-    """A column of indices into the series of a frame."""
-    row = column(data, "<u4", "rows")
-    if row.size and row.max() >= series:
-        raise MalformedFrameError(f"row {row.max()} of {series} series")
-    return row

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core import ids_compiled, kernels
-from openanomaly.core.frames import SampleFrame, SeriesColumn, compress_labels, fields_of
+from openanomaly.core.fields import fields_of
+from openanomaly.core.frames import SampleFrame
 from openanomaly.core.gather_compiled import Written, write
 from openanomaly.core.intake import Batch
 from openanomaly.core.series import Ids
+from openanomaly.core.series_column import SeriesColumn, compress_labels
 
 SERIES_BYTES = 16 + 4 + 1
 SAMPLE_BYTES = 4 + 8 + 8

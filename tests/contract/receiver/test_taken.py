@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from messages import COUNTER, GAUGE, HISTOGRAM, V1_HEADERS, Series, named, packed, v1
-from openanomaly.core.frames import STALE, SeriesKind, is_stale
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.series import partition_of
+from openanomaly.core.series_column import SeriesKind
+from openanomaly.core.stale import STALE, is_stale
 from receiving import PARTITIONS, now_ms, site, until
 
 VERSIONS = (1, 2)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from openanomaly.agents.window_lane import Lane, Raw
-from openanomaly.core.frames import ForecastFrame, SampleFrame, SeriesColumn
+from openanomaly.core.frames import ForecastFrame, SampleFrame
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
 from openanomaly.core.series import encode_labels
+from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.partition import Budget, Output, Partition
 from openanomaly.core.windows.plan import plan

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from dues import due_frame
 from messages import named
 from openanomaly.adapters.remote_write.encode import ScoreEncoder
-from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame, SeriesColumn
+from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
 from openanomaly.core.series import encode_labels
+from openanomaly.core.series_column import SeriesColumn
 from openanomaly.errors import RejectedError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 from scores import score_frame

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openanomaly.core import kernels
-from openanomaly.core.frames import SeriesKind
 from openanomaly.core.identity import Identities
 from openanomaly.core.intake import Intake, Taken
 from openanomaly.core.series import Labels, encode_labels, ids_of
+from openanomaly.core.series_column import SeriesKind
 from parts.part import missing
 
 NOW_MS = 1_764_000_000_000

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import SeriesKind
+from openanomaly.core.series_column import SeriesKind
 from openanomaly.errors import RequestTooLargeError
 
 Metadata = tuple[bytes, SeriesKind]

@@ -12,8 +12,10 @@ import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import STALE, ScoreFlag, ScoreFrame, SeriesColumn
+from openanomaly.core.frames import ScoreFlag, ScoreFrame
 from openanomaly.core.series import decode_labels, varint
+from openanomaly.core.series_column import SeriesColumn
+from openanomaly.core.stale import STALE
 
 HEADERS = {
     "Content-Type": "application/x-protobuf",

@@ -9,10 +9,10 @@ from openanomaly.core import kernels
 from openanomaly.core.frames import ScoreFlag
 from openanomaly.core.pipelines.mute import Muted
 from openanomaly.core.pipelines.pipeline import ScoreOptions
-from openanomaly.core.scoring import compiled
 from openanomaly.core.scoring import state as fields
 from openanomaly.core.scoring.blocks import turn_over
 from openanomaly.core.scoring.channels import YOUNG_STEPS, Judging, Memory, Tables, Verdict, judge
+from openanomaly.core.scoring.compiled import steps
 from openanomaly.core.scoring.episodes import Episodes
 from openanomaly.core.scoring.reason import CHANNELS, QUIET, Reason
 from openanomaly.core.scoring.state import Field, Rows, State, places
@@ -103,7 +103,7 @@ class Scorer:
         if mute is None and self._is_plain and kernels.WINDOWS.ready():
             filed = self._turn_over(state, rows, bucket, y)
             return Judged(
-                *compiled.judge(
+                *steps.judge(
                     state, rows, bucket, y, band, self._tables, self._judging,
                     self.options.alert_score, self.options.quiet,
                 ),

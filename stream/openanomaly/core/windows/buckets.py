@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import is_stale
+from openanomaly.core.stale import is_stale
 from openanomaly.core.windows.counters import rates
 from openanomaly.core.windows.rows import LATEST_MS, NONE, Column, Columns, Rows
 

@@ -8,9 +8,10 @@ import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import SeriesColumn, column, compress_labels, parse
+from openanomaly.core.fields import column, parse
 from openanomaly.core.idtable import MISSING, IdTable
 from openanomaly.core.series import Ids
+from openanomaly.core.series_column import SeriesColumn, compress_labels
 from openanomaly.core.windows.rows import STATE_PAGE, Column, Columns, Rows
 from openanomaly.errors import MalformedFrameError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb

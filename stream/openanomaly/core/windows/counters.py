@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import SeriesKind
+from openanomaly.core.series_column import SeriesKind
 
 SUFFIXES = ("_total", "_count", "_sum", "_bucket")
 RATE = 0x80

@@ -14,38 +14,19 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame, parse
-from openanomaly.core.series import Ids, Labels, decode_labels
-from openanomaly.core.windows import buckets, output, records
+from openanomaly.core.fields import parse
+from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.series import decode_labels
+from openanomaly.core.windows import output, records
+from openanomaly.core.windows.admission import Budget, admit, in_none, members_of
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE, UNWANTED, missing
-from openanomaly.core.windows.counters import RATE, wants_rate
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.rows import STATE_PAGE, Rows
-from openanomaly.errors import MalformedFrameError, MalformedRequestError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 
 _MARKS = 20_000
-_BASE_FROM = 65_536.0
-"""Values at least this large are stored relative to the row's first one: float32 has 24 bits."""
-
-
-@dataclass
-class Budget:
-    """How many series a process may hold, over all its partitions and blocks."""
-
-    limit: int
-    used: int = 0
-
-    def take(self, wanted: int) -> int:
-        """How many of `wanted` new series may be admitted."""
-        granted = max(0, min(wanted, self.limit - self.used))
-        self.used += granted
-        return granted
-
-    def give(self, n: int) -> None:
-        self.used -= n
 
 
 @dataclass(slots=True)
@@ -149,9 +130,9 @@ class Partition:
             block.grow()
             live = block.catalogue.live_rows()
             if live.size:
-                self.distinct_series += _in_none(before, block.catalogue.ids[live])
+                self.distinct_series += in_none(before, block.catalogue.ids[live])
                 labels = [decode_labels(block.catalogue.labels[row]) for row in live.tolist()]
-                block.fresh(live, _members(block, labels))
+                block.fresh(live, members_of(block, labels))
             before.append(block)
             # A row whose steps were written before a checkpoint is closed through its first bucket at least.
             block.touched[:] = block.touched_cold[:] = False
@@ -282,7 +263,7 @@ class Partition:
             rows = block.idle(now_ms, ttl_ms)
             if rows.size:
                 block.counts["evicted"] += rows.size
-                self.distinct_series -= self._in_no_other(block, block.catalogue.ids[rows])
+                self.distinct_series -= in_none(self._others(block), block.catalogue.ids[rows])
                 block.evict(rows)
                 self._budget.give(rows.size)
                 out.catalogue += _catalogue_records(block)
@@ -302,7 +283,7 @@ class Partition:
         """(S,) rows of the frame's series; new ones are admitted."""
         rows = block.catalogue.find(frame.series.ids)
         if (new := missing(rows)).size:
-            self._admit(block, frame, new)
+            self.distinct_series += admit(block, self._others(block), frame, new, self._budget)
             rows = block.catalogue.find(frame.series.ids)
         if (odd := (rows < 0) | (rows == UNWANTED)).any():
             lost = np.bincount(frame.row, minlength=len(rows))
@@ -313,56 +294,8 @@ class Partition:
             block.counts["unselected"] += int(lost[odd & (rows >= 0)].sum())
         return rows
 
-    def _admit(self, block: Block, frame: SampleFrame, new: NDArray[np.int64]) -> None:
-        """Give rows to those of the `new` series that the block wants, as far as the budget goes."""
-        ids: Ids = frame.series.ids
-        known = self._known_labels(frame, new)
-        if not (new := new[[bool(b) for b in known]]).size:
-            return
-        known = [b for b in known if b]
-        try:
-            labels = [decode_labels(b) for b in known]
-        except MalformedRequestError as exc:
-            raise MalformedFrameError(str(exc)) from exc
-        members = _members(block, labels)
-        wanted = np.logical_or.reduce(members)
-        if not wanted.all():
-            block.catalogue.refuse(ids[new[~wanted]])
-        granted = self._budget.take(int(wanted.sum()))
-        chosen = np.flatnonzero(wanted)[:granted]
-        if not chosen.size:
-            return
-        at = new[chosen]
-        first = _first_samples(frame, at)
-        kind = np.array([_kind(block, labels[i], int(frame.series.kind[new[i]])) for i in chosen], np.uint8)
-        counting = block.spec.aggregate == "count"
-        base = np.zeros(len(at)) if counting else _bases(frame.value[first], kind)
-        blocks = [known[i] for i in chosen.tolist()]
-        first_ms = frame.timestamp_ms[first]
-        born = np.where(buckets.is_time(first_ms), first_ms, 0) // block.spec.step_ms
-        self.distinct_series += self._in_no_other(block, ids[at])
-        rows = block.catalogue.admit(ids[at], blocks, kind, born, base, block.ring.newest)
-        block.grow()
-        block.fresh(rows, [m[chosen] for m in members])
-        block.counts["admitted"] += rows.size
-
-    def _in_no_other(self, block: Block, ids: Ids) -> int:
-        """How many of the series have no row outside of `block`."""
-        return _in_none([other for other in self.blocks.values() if other is not block], ids)
-
-    def _known_labels(self, frame: SampleFrame, new: NDArray[np.int64]) -> list[bytes]:
-        """Label blocks of series that a block does not have: the frame's, or another block's; else empty.
-
-        Without either the series waits for a frame with its labels, which receivers send now and then.
-        """
-        out = [frame.series.block(i) for i in new.tolist()]
-        for other in self.blocks.values():
-            if all(out):
-                break
-            rows = other.catalogue.find(frame.series.ids[new])
-            for i in np.flatnonzero((rows >= 0) & (rows != UNWANTED)).tolist():
-                out[i] = out[i] or other.catalogue.labels[rows[i]]
-        return out
+    def _others(self, block: Block) -> list[Block]:
+        return [other for other in self.blocks.values() if other is not block]
 
     # -- checkpoints ---------------------------------------------------------------------------
 
@@ -394,48 +327,6 @@ class Partition:
         ):
             self._written_ms.popleft()
         return self._written_ms[0][0] if self._written_ms else self.position.forecasts
-
-
-def _in_none(blocks: Iterable[Block], ids: Ids) -> int:
-    """How many of the series have a row in none of `blocks`."""
-    held = np.zeros(len(ids), bool)
-    for block in blocks:
-        held |= block.catalogue.holds(ids)
-    return int((~held).sum())
-
-
-def _members(block: Block, labels: list[Labels]) -> list[NDArray[np.bool_]]:
-    """Per pipeline of the block, which series it selects."""
-    cache: dict[str, NDArray[np.bool_]] = {}
-    out = []
-    for scoring in block.scorings:
-        selector = scoring.pipeline.selector
-        text = scoring.pipeline.pipeline.selector
-        if text not in cache:
-            cache[text] = np.fromiter((selector.matches(x) for x in labels), bool, len(labels))
-        out.append(cache[text])
-    return out
-
-
-def _kind(block: Block, labels: Labels, kind: int) -> int:
-    name = next((value for label, value in labels if label == "__name__"), "")
-    return kind | RATE if wants_rate(block.spec.transform, kind, name) else kind
-
-
-def _first_samples(frame: SampleFrame, series: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of the first sample of each of `series`; of the first usable one, where there is one."""
-    first = np.zeros(len(frame.series), np.int64)
-    order = np.arange(frame.row.size)
-    timely = buckets.is_time(frame.timestamp_ms)
-    for some in (order, order[timely], order[timely & np.isfinite(frame.value)]):
-        first[frame.row[some][::-1]] = some[::-1]
-    return first[series]
-
-
-def _bases(value: NDArray[np.float64], kind: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """What the steps of new rows are stored relative to: nothing, but for large gauges."""
-    large = np.isfinite(value) & (np.abs(value) >= _BASE_FROM) & ((kind & RATE) == 0)
-    return np.where(large, value, 0.0)
 
 
 def _catalogue_records(block: Block) -> list[Record]:

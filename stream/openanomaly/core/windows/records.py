@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import column, parse
+from openanomaly.core.fields import column, parse
 from openanomaly.core.series import varint
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE

@@ -13,9 +13,9 @@ from messages import Series, encode, named, v1, v2
 from openanomaly.adapters.remote_write import decode_v1, decode_v2
 from openanomaly.adapters.remote_write.columns import WriteColumns
 from openanomaly.adapters.remote_write.histograms import fault
-from openanomaly.core.frames import SeriesKind
 from openanomaly.core.identity import Identities
 from openanomaly.core.series import Labels, canonical, encode_labels, series_id
+from openanomaly.core.series_column import SeriesKind
 from openanomaly.errors import MalformedRequestError
 from openanomaly.pb.prometheus import remote_write_1_pb2 as pb1
 from openanomaly.pb.prometheus import remote_write_2_pb2 as pb2

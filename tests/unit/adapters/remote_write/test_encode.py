@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 import strategies
 from messages import named
 from openanomaly.adapters.remote_write.encode import ScoreEncoder, pack
-from openanomaly.core.frames import STALE_BITS, ScoreFlag, ScoreFrame
+from openanomaly.core.frames import ScoreFlag, ScoreFrame
 from openanomaly.core.series import Labels, canonical
+from openanomaly.core.stale import STALE_BITS
 from openanomaly.errors import MalformedRequestError
 from scores import MARKER, NOW_MS, Sample, samples, score_frame
 

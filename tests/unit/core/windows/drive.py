@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from openanomaly.core.frames import SampleFrame, SeriesColumn
+from openanomaly.core.frames import SampleFrame
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
 from openanomaly.core.series import encode_labels
+from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows import records
 from openanomaly.core.windows.block import Block
 from openanomaly.core.windows.partition import Budget, Output, Partition

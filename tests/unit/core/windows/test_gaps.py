@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from openanomaly.core.frames import SampleFrame, SeriesColumn, SeriesKind
+from openanomaly.core.frames import SampleFrame
 from openanomaly.core.pipelines.pipeline import ScoreOptions
 from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.series_column import SeriesColumn, SeriesKind
 from openanomaly.core.windows.explain import explain
 from openanomaly.core.windows.partition import Output, Partition
 from unit.core.windows import drive

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core import kernels
-from openanomaly.core.frames import STALE_BITS
 from openanomaly.core.kernels import jit
+from openanomaly.core.stale import STALE_BITS
 from openanomaly.core.windows.rows import LATEST_MS, NONE, STATE_PAGE, Columns, Rows
 
 I64 = NDArray[np.int64]

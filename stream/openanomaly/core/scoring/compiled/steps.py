@@ -1,9 +1,4 @@
-"""Compiled twin of what `Scorer` does with usual steps: a row at a time, in one pass over its state.
-
-Every operation is that of channels.py, levels.py and episodes.py, in their order and precision, so
-both give the same bits: a worker that repeats a run may be compiled one time and not the other. Not
-here: least deviations, mutes and ranges of values, which few pipelines have.
-"""
+"""One step of each row, judged and learned: channels.py, and what `Scorer` does around it."""
 
 from typing import Any
 
@@ -29,14 +24,13 @@ from openanomaly.core.scoring.channels import (
     Judging,
     Tables,
 )
-from openanomaly.core.scoring.levels import CLIP, LOWEST, OUTER, STEP, TINY
+from openanomaly.core.scoring.compiled.levels import fmost, fmost_of_any, least, most, normal_score
 from openanomaly.core.scoring.reason import ERROR, QUIET
 from openanomaly.core.scoring.state import LISTS, Rows, State, allocate, places
 
 F32 = NDArray[np.float32]
 
 _F = np.float32
-_STEP = tuple(np.float32(s) for s in STEP.ravel())
 _ZERO, _ONE, _NAN, _INF = _F(0), _F(1), _F(np.nan), _F(np.inf)
 _HUGE = np.finfo(np.float32).max
 _STRIP = 256
@@ -54,30 +48,6 @@ _START, _OPEN, _END, _YOUNG, _NO_FORECAST = (
 )
 
 
-# np.minimum, np.maximum and np.fmax where `b` is a number: one instruction each.
-
-
-@kernels.jit(error_model="numpy")
-def _least(a: Any, b: Any) -> Any:
-    return b if b < a else a
-
-
-@kernels.jit(error_model="numpy")
-def _most(a: Any, b: Any) -> Any:
-    return b if b > a else a
-
-
-@kernels.jit(error_model="numpy")
-def _fmost(a: Any, b: Any) -> Any:
-    return a if a >= b else b
-
-
-@kernels.jit(error_model="numpy")
-def _fmost_of_any(a: Any, b: Any) -> Any:
-    """np.fmax: NaN where both are."""
-    return a if a >= b or b != b else b
-
-
 @kernels.jit(error_model="numpy")
 def _relative(y: float, origin: float) -> Any:
     d = y - origin
@@ -86,28 +56,9 @@ def _relative(y: float, origin: float) -> Any:
 
 
 @kernels.jit(error_model="numpy")
-def _piece(x: Any, low: Any, high: Any, step: Any) -> Any:
-    part = (x - low) / _most(high - low, TINY)
-    part = _least(_most(part, _ZERO), _ONE)
-    return part * step
-
-
-@kernels.jit(error_model="numpy")
 def _range(high: Any, low: Any, jitter: Any, wide: Any) -> Any:
     """Middle and half width of [-low, high], widened."""
-    return (high - low) * HALF, _most((high + low) * HALF, jitter) * wide
-
-
-@kernels.jit(error_model="numpy")
-def _normal_score(x: Any, q0: Any, q1: Any, q2: Any, q3: Any, q4: Any, floor: Any) -> Any:
-    z = _piece(x, q0, q1, _STEP[0]) + _piece(x, q1, q2, _STEP[1])
-    z += _piece(x, q2, q3, _STEP[2])
-    z += _piece(x, q3, q4, _STEP[3])
-    z += LOWEST
-    z += _most(x - q4, _ZERO) / _most(abs(q4 - q2) * OUTER, floor)
-    z += _least(x - q0, _ZERO) / _most(abs(q0 - q2) * OUTER, floor)
-    reach = _least(abs(x - q2) / floor, CLIP)
-    return _most(_least(z, reach), -reach)
+    return (high - low) * HALF, most((high + low) * HALF, jitter) * wide
 
 
 @kernels.jit(error_model="numpy")
@@ -153,7 +104,7 @@ def _strip(
         q0, q1 = _relative(band[0, i], origin), _relative(band[1, i], origin)
         q2 = _relative(band[2, i], origin)
         q3, q4 = _relative(band[3, i], origin), _relative(band[4, i], origin)
-        jitter = np.float32(_least(abs(y), LARGEST) * JITTER + JITTER_ABSOLUTE)
+        jitter = np.float32(least(abs(y), LARGEST) * JITTER + JITTER_ABSOLUTE)
         jitter += abs(x) * JITTER_32
         deviation = x - q2
         is_told = deviation == deviation
@@ -161,8 +112,8 @@ def _strip(
         # The means and the run move on to this step.
         at_age, at_told = min(age, YOUNG_STEPS), min(told, YOUNG_STEPS)
         m0, m1, m2, m3 = mean[0, i], mean[1, i], mean[2, i], mean[3, i]
-        floor = _most(m3 * SIGMA_FLOOR, jitter)
-        z = _normal_score(x, q0, q1, q2, q3, q4, floor) if is_told else _ZERO
+        floor = most(m3 * SIGMA_FLOOR, jitter)
+        z = normal_score(x, q0, q1, q2, q3, q4, floor) if is_told else _ZERO
         distance = x - m1
         m0 += (x - m0) * weight_12[at_age]
         m1 += distance * weight_48[at_age]
@@ -187,39 +138,39 @@ def _strip(
         middle, half = _range(reference[2, i], reference[5, i], jitter, wide)
         s2 = (m1 - middle) / half
         error = reference[6, i]
-        error_limit = _most(error, jitter * JITTER_FORECAST) * (sure + wide_limit)
+        error_limit = most(error, jitter * JITTER_FORECAST) * (sure + wide_limit)
         s3 = deviation / error_limit
-        s4 = m2 / (_most(reference[7, i], SURPRISE_FLOOR) * (sure + wide_limit))
+        s4 = m2 / (most(reference[7, i], SURPRISE_FLOOR) * (sure + wide_limit))
         if told < warmup or error == -_INF:
             s3 = s4 = _ZERO
             error_limit = _NAN
-        c0 = _fmost_of_any(s0 * above, s0 * below) if speaks[0] else _ZERO
-        c1 = _fmost_of_any(s1 * above, s1 * below) if speaks[1] else _ZERO
-        c2 = _fmost_of_any(s2 * above, s2 * below) if speaks[2] else _ZERO
-        c3 = _fmost_of_any(s3 * above, s3 * below) if speaks[3] else _ZERO
-        c4 = _fmost_of_any(s4 * above, s4 * below) if speaks[4] else _ZERO
+        c0 = fmost_of_any(s0 * above, s0 * below) if speaks[0] else _ZERO
+        c1 = fmost_of_any(s1 * above, s1 * below) if speaks[1] else _ZERO
+        c2 = fmost_of_any(s2 * above, s2 * below) if speaks[2] else _ZERO
+        c3 = fmost_of_any(s3 * above, s3 * below) if speaks[3] else _ZERO
+        c4 = fmost_of_any(s4 * above, s4 * below) if speaks[4] else _ZERO
         smallest = -reference[8, i]
         smallest = _ZERO if abs(smallest) == _INF else smallest
-        c5 = smallest / (_most(m3, jitter) * (widening + wide_quiet)) if speaks[5] else _ZERO
-        longest = _most(reference[9, i], RUN_FLOOR) * (widening + wide_froze)
+        c5 = smallest / (most(m3, jitter) * (widening + wide_quiet)) if speaks[5] else _ZERO
+        longest = most(reference[9, i], RUN_FLOOR) * (widening + wide_froze)
         c6 = length / longest if speaks[6] else _ZERO
-        ratio = _fmost_of_any(
-            _fmost_of_any(_fmost_of_any(c0, c1), _fmost_of_any(c2, c3)),
-            _fmost_of_any(c4, _fmost_of_any(c5, c6)),
+        ratio = fmost_of_any(
+            fmost_of_any(fmost_of_any(c0, c1), fmost_of_any(c2, c3)),
+            fmost_of_any(c4, fmost_of_any(c5, c6)),
         )
-        ratio = _least(_most(ratio, _ZERO), CAP)
+        ratio = least(most(ratio, _ZERO), CAP)
 
         # Where the channels of one step, value and error, would say 1.
         lower = upper = np.nan
         if below != 0:
             edge = first_middle + first_half * reach_below if speaks[0] else _NAN
             if speaks[ERROR]:
-                edge = _fmost_of_any(edge, q2 + error_limit * reach_below)
+                edge = fmost_of_any(edge, q2 + error_limit * reach_below)
             lower = np.float64(edge) + origin
         if above != 0:
             edge = first_middle + first_half * reach_above if speaks[0] else _NAN
             if speaks[ERROR]:
-                edge = -_fmost_of_any(-edge, -(q2 + error_limit * reach_above))
+                edge = -fmost_of_any(-edge, -(q2 + error_limit * reach_above))
             upper = np.float64(edge) + origin
         if lower > upper:  # no value would be normal to both
             lower = upper = (lower + upper) / 2
@@ -237,12 +188,12 @@ def _strip(
         reason = np.uint8(0)
         if score >= named_from:
             channel, side = (c0, c1, c2, c3, c4, c5, c6), (s0, s1, s2, s3, s4)
-            spoke, most = 0, -_INF
+            spoke, loudest = 0, -_INF
             for k in range(7):
                 c = channel[k]
-                c = -_ONE if c != c else _least(c, _HUGE)
-                if c > most:
-                    spoke, most = k, c
+                c = -_ONE if c != c else least(c, _HUGE)
+                if c > loudest:
+                    spoke, loudest = k, c
             is_below = spoke < QUIET and side[min(spoke, QUIET - 1)] < 0
             reason = np.uint8(1 + 2 * spoke + (1 if is_below else 0))
 
@@ -289,13 +240,13 @@ def _store(column: Any, rows: Any, values: Any) -> None:
 def _refer(first: Any, second: Any, record: Any) -> None:
     """The reference into `first`: the second largest of all blocks, the open one included."""
     for i in range(len(first)):
-        first[i] = _most(_least(first[i], record[i]), second[i])
+        first[i] = most(least(first[i], record[i]), second[i])
 
 
 @kernels.jit(error_model="numpy")
 def _exceed(record: Any, now: Any) -> None:
     for i in range(len(record)):
-        record[i] = _fmost(now[i], record[i])
+        record[i] = fmost(now[i], record[i])
 
 
 @kernels.jit(error_model="numpy")
