@@ -19,13 +19,14 @@ EVERY = int(os.environ.get("OPENANOMALY_TEST_CRASH_EVERY", "16"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_every_other_life() -> Iterator[None]:
-    """A run may be compiled one time and repeated without, or the other way round."""
+def each_way() -> Iterator[None]:
+    """Compiled every other life: a run may be compiled once and repeated without, or the other way."""
     kernels.warm_up()
     if not kernels.WINDOWS.ready():
         missing("numba", "uv sync --all-extras")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels.WINDOWS, "ready", lambda: Play.begun % 2 == 0)
+        for stage in (kernels, kernels.WINDOWS):
+            patch.setattr(stage, "ready", lambda: Play.begun % 2 == 0)
         yield
 
 

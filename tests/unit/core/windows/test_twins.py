@@ -23,17 +23,19 @@ AGGREGATES = ["mean", "last", "min", "max", "sum", "count"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled() -> None:
+def each_way() -> None:
+    """Here a test compares the two itself."""
     kernels.warm_up()
     if not kernels.WINDOWS.ready():
         missing("numba", "uv sync --all-extras")
 
 
-def each_way(work: Callable[[], list[object]]) -> None:
+def both_ways(work: Callable[[], list[object]]) -> None:
     """Does `work` without the compiled loops and with them: what it gives must be the same."""
     found = []
     for is_compiled in (False, True):
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(kernels, "ready", lambda to=is_compiled: to)
             patch.setattr(kernels.WINDOWS, "ready", lambda to=is_compiled: to)
             found.append(work())
     plain, compiled = found
@@ -95,7 +97,7 @@ def test_samples_forecasts_and_ticks(aggregate: str, data: st.DataObject) -> Non
         drive.pipeline(aggregate=aggregate, score=options),
         drive.pipeline("other", aggregate=aggregate, forecast_every=1, horizon=3, min_context=2),
     )
-    each_way(lambda: run(requests, pipelines))
+    both_ways(lambda: run(requests, pipelines))
 
 
 def test_thousands_of_rows_and_steps() -> None:
@@ -125,7 +127,7 @@ def test_thousands_of_rows_and_steps() -> None:
         assert block.counts["anomalous"] > 100
         return found
 
-    each_way(work)
+    both_ways(work)
 
 
 FLOATS = st.one_of(
@@ -153,7 +155,7 @@ def test_contexts(values: list[float], length: int, back: int, born: int) -> Non
         bits = np.where(np.isnan(context.packed), np.uint16(1), context.packed.view(np.uint16))
         return [bits.tobytes(), context.center.tobytes(), context.scale.tobytes(), known.tolist()]
 
-    each_way(work)
+    both_ways(work)
 
 
 @settings(max_examples=200, deadline=None)
