@@ -120,6 +120,40 @@ def test_the_catalogue_is_confirmed_before_columns_and_columns_before_scores() -
     asyncio.run(scenario())
 
 
+def test_what_waits_is_written_in_one_round_but_never_before_a_catalogue_record_in_it() -> None:
+    """Rows that a catalogue record takes from their series may be in the columns before it."""
+
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+        lane = lane_of(journal, fresh(), crashes)
+        lane.start()
+        await lane.offer_samples(0, frame(0))
+        await lane.offer_samples(1, frame(1))
+        await settle()
+        journal.written.clear()
+
+        journal.gate.clear()
+        for step in (2, 3, 4):
+            await lane.offer_samples(step, frame(step))
+        await settle()
+        journal.gate.set()
+        await settle()
+        assert journal.written == ["ring", "results"] * 2  # the first alone, and those that waited
+
+        journal.written.clear()
+        journal.gate.clear()
+        for step, series in ((5, 3), (6, 3), (7, 4), (8, 4)):  # a new series with the third
+            await lane.offer_samples(step, frame(step, series))
+        await settle()
+        journal.gate.set()
+        await settle()
+        assert journal.written == ["ring", "results", "ring", "results", "state", "ring", "results"]
+        await lane.stop(flush=False)
+        assert not crashes
+
+    asyncio.run(scenario())
+
+
 def test_offsets_are_released_only_after_the_row_state_is_confirmed() -> None:
     async def scenario() -> None:
         journal, crashes = Journal(), []
