@@ -9,11 +9,13 @@ import dataclasses
 import logging
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import uvloop
 
-from openanomaly.agents.inference import create_inference, make_engines
+from openanomaly.adapters.engines import make_engines
+from openanomaly.agents.inference import create_inference
 from openanomaly.agents.ingest import create_receiver
 from openanomaly.agents.sink import check_target, create_sink
 from openanomaly.agents.window import WindowWorker
@@ -27,10 +29,14 @@ from openanomaly.broker.faust_app import (
     expired_records,
     make_app,
 )
+from openanomaly.broker.follow import Follower
 from openanomaly.broker.runner import Runner
 from openanomaly.broker.topics import topics
 from openanomaly.broker.watchdog import Watchdog
 from openanomaly.core import kernels
+from openanomaly.core.anomalies.board import Board, Limits
+from openanomaly.core.anomalies.report import gauges
+from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
@@ -39,7 +45,9 @@ from openanomaly.settings_sources import SUPERVISOR_VARIABLE
 from openanomaly.telemetry import Telemetry
 from openanomaly.web import auth, server
 from openanomaly.web.admin import Admin
+from openanomaly.web.overview import Overview
 from openanomaly.web.server import Health, WebServer
+from openanomaly.web.status import StatusPage
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +84,8 @@ def check(settings: Settings) -> list[str]:
         names = ", ".join(p.name for p in block.pipelines)
         spec = block.spec
         out.append(f"windows of {spec.context} steps of {spec.step_ms / 1000:g} s: pipelines {names}")
-    make_engines(settings.pipelines)
+    engines = make_engines([p.model for p in settings.pipelines], device=settings.inference.device)
+    out += [f"model {model}: {engine.name}" for model, engine in engines.items()]
     target = check_target(settings.sink)
     out.append(f"scores to {target}" if target else "scores are counted, not written")
     return out
@@ -114,6 +123,7 @@ class Process:
         self._apps: list[App] = []
         self._watchdogs: list[Watchdog] = []
         self._stops: list[Callable[[], Awaitable[None]]] = []
+        self._followers: list[Follower] = []
         self._is_stopping = False
 
     async def run(self) -> None:
@@ -139,6 +149,7 @@ class Process:
             self._runner.start()
             await self.web.start()
             tasks += [asyncio.create_task(dog.watch(), name="watchdog") for dog in self._watchdogs]
+            tasks += [asyncio.create_task(each.run(), name="status") for each in self._followers]
             tasks.append(asyncio.create_task(self._tell_readiness(), name="readiness"))
             log.info("%s: %s", ", ".join(self._roles), self.settings.broker.url)
             self._tell_next_steps()
@@ -152,6 +163,8 @@ class Process:
     def _tell_next_steps(self) -> None:
         if "receiver" in self._roles:
             log.info("push remote-write to %s%s", self.web.url, _WRITE)
+        if "sink" in self._roles:
+            log.info("status page: %s/", self.web.url)
         if "sink" in self._roles and self.settings.sink.url is None:
             log.warning("scores are counted and not written: set sink.url or --write-to")
         if self._config.is_embedded and len(self._roles) == 1:
@@ -265,6 +278,34 @@ class Process:
             return None if worker.is_up else "the target does not take scores"
 
         self.health.ready["sink"] = waits_for
+        self._add_status(app)
+
+    def _add_status(self, app: App) -> None:
+        """The status page: it reads every partition's scores, whichever of them this sink writes."""
+        settings = self.settings.status
+        board = Board(
+            Limits(
+                series=settings.series_limit,
+                lead_steps=settings.lead_steps,
+                anomalies=settings.anomalies_limit,
+                steps=settings.steps,
+                recent_ms=round(settings.recent_s * 1000),
+            )
+        )
+
+        def take(record: bytes) -> None:
+            board.take(ScoreFrame.decode(record), int(time.time() * 1000))
+
+        follower = Follower(app, self.topics.scores, take, settings.lead_s)
+        self._followers.append(follower)
+        self.telemetry.status.watch(
+            lambda: {**board.counts, **follower.counts()},
+            lambda: {**gauges(board), **follower.gauges()},
+        )
+        overview = Overview(
+            self.settings, self._roles, self.telemetry, self.health, self.admin.reports, follower
+        )
+        StatusPage(board, [p.name for p in self.settings.pipelines], overview).register(self.web)
 
     async def _tell_readiness(self) -> None:
         while True:

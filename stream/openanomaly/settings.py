@@ -215,6 +215,8 @@ class InferenceSettings(Options):
     """Contexts held in memory; beyond it the due topic waits."""
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads of the engine; 0 lets it choose."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:[0-9]+)?)$")] = "auto"
+    """Where torch runs a checkpoint: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU if there is one."""
 
 
 class SinkSettings(Options):
@@ -282,6 +284,21 @@ class SinkSettings(Options):
         return self
 
 
+class StatusSettings(Options):
+    series_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
+    """Series of which the newest steps are kept, for charts and shares of groups: 1.3 KB each."""
+    lead_steps: Annotated[int, Field(ge=1, le=1000)] = 24
+    """Steps kept of each: what a chart shows before its anomaly; 48 bytes each."""
+    anomalies_limit: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    """Anomalous series that are shown, recent ones included: 12 KB each. Beyond it they are counted."""
+    steps: Annotated[int, Field(ge=2, le=10_000)] = 240
+    """Steps kept of each anomalous series; 48 bytes each."""
+    recent_s: Annotated[float, Field(ge=1)] = 3600.0
+    """How long an anomaly is shown after its end."""
+    lead_s: Annotated[float, Field(ge=0)] = 1800.0
+    """How far back scores are read at the start, so that the page is not empty after a restart."""
+
+
 class LogSettings(Options):
     format: Literal["text", "json"] = "text"
     """Lines for people, or one JSON object a line."""
@@ -304,6 +321,8 @@ class Settings(Options):
     """Forecasts in batches."""
     sink: SinkSettings = SinkSettings()
     """The target of the scores."""
+    status: StatusSettings = StatusSettings()
+    """The status page of the sink role."""
     log: LogSettings = LogSettings()
     """What the process tells."""
     pipelines: tuple[Pipeline, ...] = (Pipeline(name="default"),)

@@ -125,8 +125,8 @@ def test_variables_of_others_are_left_alone() -> None:
         ("xyz: 1", "FILE, line 1: no setting xyz"),
         ("log: {level: loud}", "FILE, line 1: log.level = 'loud': input should be 'debug', 'info'"),
         (
-            "pipelines:\n- name: a\n- name: b\n  model: oracle",
-            "FILE, line 4: pipelines.1.model = 'oracle': input should be 'auto' or 'statistical'",
+            "pipelines:\n- name: a\n- name: b\n  model: statistic",
+            "FILE, line 4: pipelines.1.model: there is no model 'statistic'; did you mean 'statistical'?",
         ),
         ("pipelines:\n- name: a\n- nome: b", "FILE, line 3: pipelines.1.name is missing"),
         (

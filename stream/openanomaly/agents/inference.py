@@ -9,12 +9,12 @@ whose forecast failed is released too: its series keep the one they have and are
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from openanomaly.adapters.statistical import StatisticalAdapter
+from openanomaly.adapters.engines import make_engines
 from openanomaly.agents.events import noticed
 from openanomaly.agents.records import Records
 from openanomaly.broker.dead_letter import DeadLetters
@@ -34,31 +34,12 @@ from openanomaly.telemetry import InferenceMetrics
 log = logging.getLogger(__name__)
 
 _LEVEL = np.array(LEVELS, np.float32)
-_ENGINES: Mapping[str, Callable[[int], ModelEngine]] = {
-    "auto": StatisticalAdapter,
-    "statistical": StatisticalAdapter,
-}
 _UNSENT_FRAMES = 64
 _SUSPECTS = 256
 _FRAME_BYTES = 384 << 10
 _RETRY_S = 1.0
 _SLOW_BATCH_S = 600.0
 _FLUSH_S = 3.0
-
-
-def make_engines(pipelines: Sequence[Pipeline], threads: int = 0) -> dict[str, ModelEngine]:
-    """The engine of each model that pipelines name; one instance for names of the same engine.
-
-    `threads` of 0 leaves it to the engine how many it takes.
-    """
-    made: dict[Callable[[int], ModelEngine], ModelEngine] = {}
-    out: dict[str, ModelEngine] = {}
-    for pipeline in pipelines:
-        make = _ENGINES[pipeline.model]
-        if make not in made:
-            made[make] = make(threads)
-        out[pipeline.model] = made[make]
-    return out
 
 
 class InferenceWorker:
@@ -211,7 +192,7 @@ def create_inference(
     metrics: InferenceMetrics,
 ) -> InferenceWorker:
     """The inference role of a process; its tasks run while `app` does."""
-    engines = make_engines(pipelines, settings.threads)
+    engines = make_engines([p.model for p in pipelines], settings.threads, settings.device)
     return InferenceWorker(app, settings, engines, topics, metrics, DeadLetters(app, topics))
 
 

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from dues import HORIZON, Echo, due_frame, spoiled_by
 from integration.rooms import Bench
-from openanomaly.agents.inference import InferenceWorker, create_inference, make_engines
+from openanomaly.agents.inference import InferenceWorker, create_inference
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App
 from openanomaly.broker.topics import MAX_RECORD_BYTES
@@ -196,9 +196,3 @@ def test_what_was_not_answered_before_a_stop_is_forecast_after_the_restart(tmp_p
         assert sorted(found) == list(range(1200))
 
     asyncio.run(run())
-
-
-def test_every_model_that_a_pipeline_may_name_has_an_engine() -> None:
-    names = get_args(Pipeline.model_fields["model"].annotation)
-    engines = make_engines([Pipeline(name=name, model=name) for name in names])
-    assert set(engines) == set(names)

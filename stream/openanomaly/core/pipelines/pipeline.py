@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import xxhash
-from pydantic import AllowInfNan, Field, field_serializer, field_validator, model_validator
+from pydantic import AfterValidator, AllowInfNan, Field, field_serializer, field_validator, model_validator
 
+from openanomaly.core.pipelines.models import check_model
 from openanomaly.core.pipelines.mute import MuteWindow
 from openanomaly.core.pipelines.options import AddedLabels, Options
 from openanomaly.core.pipelines.selector import Selector
@@ -89,8 +90,8 @@ class Pipeline(Options):
     """Steps that a forecast reaches ahead."""
     forecast_every: Annotated[int, Field(ge=1, le=1024)] = 16
     """Steps from one forecast of a series to the next."""
-    model: Literal["auto", "statistical"] = "auto"
-    """Name of the engine; `auto` takes the best one installed."""
+    model: Annotated[str, AfterValidator(check_model)] = "auto"
+    """`auto`: the built-in one; or `statistical`, FILE.onnx, a checkpoint's folder or its name on the hub."""
     score: ScoreOptions = ScoreOptions()
     """How steps are judged."""
     labels: AddedLabels = {}
