@@ -44,10 +44,12 @@ class Echo:
         rule: Callable[[list[float]], None] = lambda last: None,
         fixed_shapes: bool = False,
         max_context: int = 512,
+        horizon_step: int = 1,
     ) -> None:
         self.rule = rule
         self.fixed_shapes = fixed_shapes
         self.max_context = max_context
+        self.horizon_step = horizon_step
         self.calls: list[tuple[int, ...]] = []
 
     def predict(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:

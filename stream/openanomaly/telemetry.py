@@ -123,6 +123,18 @@ class InferenceMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.batch_steps = Counter(
+            "openanomaly_inference_batch_steps_total",
+            "Steps of all contexts that the engine went over, padding included.",
+            ["model"],
+            registry=registry,
+        )
+        self.padding_steps = Counter(
+            "openanomaly_inference_padding_steps_total",
+            "Those of them that belong to no context: what its shape costs a batch.",
+            ["model"],
+            registry=registry,
+        )
         self.queue_wait_seconds = Histogram(
             "openanomaly_inference_queue_wait_seconds",
             "From the arrival of a context until its batch was cut.",
@@ -133,7 +145,9 @@ class InferenceMetrics:
             "openanomaly_inference_waiting_rows", "Contexts that wait or are in work.", registry=registry
         )
 
-    def batch(self, model: str, rows: int, seconds: float) -> None:
+    def batch(self, model: str, rows: int, seconds: float, steps: int, padding: int) -> None:
+        self.batch_steps.labels(model).inc(steps)
+        self.padding_steps.labels(model).inc(padding)
         self.batch_rows.labels(model).observe(rows)
         self.batch_seconds.labels(model).observe(seconds)
 
@@ -264,6 +278,10 @@ _EVENTS = {
         "Steps whose samples add up to more than a number holds: they count as missing.",
     ),
     "scored": ("scores", "Steps that got a score."),
+    "unforecast": (
+        "scores_without_forecast",
+        "Scores of steps that had no forecast: inference is away, or the series is young.",
+    ),
     "warmup": ("steps_in_warmup", "Steps of series too young for a score."),
     "muted": ("steps_ignored", "Steps in mute windows that do not learn: no score."),
     "anomalous": ("steps_anomalous", "Steps inside an episode."),
@@ -314,6 +332,59 @@ class _WindowCollector(Collector):
                 yield GaugeMetricFamily(full, _GAUGES.get(name, name), value=value)
 
 
+class StatusMetrics:
+    """What the status page was told; read when somebody asks."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def watch(self, counts: Callable[[], Mapping[str, int]], gauges: Callable[[], Mapping[str, int]]) -> None:
+        """Publish what these return at each scrape."""
+        self._registry.register(_StatusCollector(counts, gauges))
+
+
+_STATUS_SCORES = ("taken", "repeated", "left_out")
+"""Outcomes of a score; they add up to `in`."""
+_STATUS_RECORDS = {"records": "taken", "rejected": "rejected", "missed": "missed"}
+_STATUS_GAUGES = {
+    "series": "Series that have scores, and are not beyond status.series_limit.",
+    "series_anomalous": "Those in an episode as of their newest step.",
+    "series_untracked": "Those of them that are counted and not shown: raise status.anomalies_limit.",
+    "series_without_forecast": "Series whose newest step was judged without a forecast.",
+    "unread_records": "Score frames that the page has not read yet.",
+    "is_connected": "1 while the page reads scores.",
+}
+
+
+class _StatusCollector(Collector):
+    def __init__(
+        self, counts: Callable[[], Mapping[str, int]], gauges: Callable[[], Mapping[str, int]]
+    ) -> None:
+        self._counts, self._gauges = counts, gauges
+
+    def collect(self) -> Iterable[Metric]:
+        counts = self._counts()
+        yield CounterMetricFamily(
+            "openanomaly_status_scores", "Scores that the page read.", value=counts.get("in", 0)
+        )
+        outcomes = CounterMetricFamily(
+            "openanomaly_status_scores_outcome", "What became of them.", labels=["outcome"]
+        )
+        for outcome in _STATUS_SCORES:
+            outcomes.add_metric([outcome], counts.get(outcome, 0))
+        yield outcomes
+        records = CounterMetricFamily(
+            "openanomaly_status_records",
+            "Score frames that were read, could not be used, or were deleted before.",
+            labels=["outcome"],
+        )
+        for key, outcome in _STATUS_RECORDS.items():
+            records.add_metric([outcome], counts.get(key, 0))
+        yield records
+        for name, value in self._gauges().items():
+            yield GaugeMetricFamily(f"openanomaly_status_{name}", _STATUS_GAUGES[name], value=value)
+
+
 class LagMetrics:
     """Unread records of every role: high-water mark less consumed position, never the committed one."""
 
@@ -361,6 +432,7 @@ class Telemetry:
         self.window = WindowMetrics(self.registry)
         self.inference = InferenceMetrics(self.registry)
         self.sink = SinkMetrics(self.registry)
+        self.status = StatusMetrics(self.registry)
         self.lag = LagMetrics(self.registry)
         self.is_ready = Gauge(
             "openanomaly_ready", "1 while the process is ready, by role.", ["role"], registry=self.registry

@@ -22,7 +22,7 @@ def telemetry() -> Telemetry:
     """With everything in it that there may be."""
     found = Telemetry()
     found.receiver.requests.labels("1.0", "204").inc()
-    found.inference.batch("auto", 7, 0.1)
+    found.inference.batch("auto", 7, 0.1, 448, 8)
     found.sink.requests.labels("204").inc()
     found.lag.records.labels("sink", "scores").set(1)
     found.lag.oldest_seconds.labels("sink", "scores").set(2)

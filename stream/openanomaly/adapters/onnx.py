@@ -72,6 +72,7 @@ class OnnxAdapter:
             ) from exc
         self.name = self._bolt.name
         self.max_context = self._bolt.context
+        self.horizon_step = self._bolt.horizon
         threads = threads or max(1, _processors() - 1)
         self._pool = ThreadPoolExecutor(threads, "onnx") if threads > 1 else None
 

@@ -28,6 +28,7 @@ class StatisticalAdapter:
 
     name = "statistical"
     max_context = 4096
+    horizon_step = 1
     fixed_shapes = False
 
     def __init__(self, threads: int = 1) -> None:

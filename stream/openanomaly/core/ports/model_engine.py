@@ -16,6 +16,9 @@ class ModelEngine(Protocol):
     max_context: int
     """Steps beyond which a longer context is cut to its newest part."""
 
+    horizon_step: int
+    """Steps of one pass: a forecast of fewer is the beginning of one of so many, at the same cost."""
+
     fixed_shapes: bool
     """Whether batches are filled up to a few sizes, so that compiled graphs are reused."""
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.frames import DueFrame
+from openanomaly.core.services.shapes import PADDING_LIMIT, known_steps
 
 
 @dataclass(slots=True)
@@ -16,13 +17,15 @@ class Request:
 
     Attributes:
         frame: what is asked.
-        forecast: (N, H, Q) float32, filled row by row; NaN where there is none.
+        forecast: (N, H, Q) float32, filled row by row; defined where `ok`.
+        known: (N,) steps from the first known one of each context to its end.
         answered: called once, when every row has its forecast or will have none.
     """
 
     frame: DueFrame
     answered: Callable[["Request"], None]
     forecast: NDArray[np.float32]
+    known: NDArray[np.int64]
     open_rows: int = 0
     queued_s: float = 0.0
     ok: NDArray[np.bool_] = field(init=False)
@@ -34,7 +37,8 @@ class Request:
     @classmethod
     def of(cls, frame: DueFrame, levels: int, answered: Callable[["Request"], None]) -> "Request":
         # Reserved, not written: pages cost memory only as forecasts come in.
-        return cls(frame, answered, np.empty((len(frame.row), frame.horizon, levels), np.float32))
+        forecast = np.empty((len(frame.row), frame.horizon, levels), np.float32)
+        return cls(frame, answered, forecast, known_steps(frame.context))
 
     def close(self, rows: int) -> None:
         """`rows` more rows are decided."""
@@ -43,21 +47,31 @@ class Request:
             self.answered(self)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Rows `start` to `stop` of a request, in one batch."""
+    """Some rows of a request, in one batch."""
 
     request: Request
-    start: int
-    stop: int
+    rows: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return len(self.rows)
+
+    def split(self, rows: int) -> tuple["Part", "Part"]:
+        """The first `rows` of it, and the others."""
+        return Part(self.request, self.rows[:rows]), Part(self.request, self.rows[rows:])
+
+    def is_stale(self, now_ms: int) -> bool:
+        """Whether a fresher request for these series has been made."""
+        return self.request.frame.useful_until_ms <= now_ms
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What contexts must share to be in one batch."""
+    """What contexts share that wait in one line.
+
+    Contexts of one model and horizon may be in one batch whatever their length.
+    """
 
     model: str
     horizon: int
@@ -76,69 +90,111 @@ class Cut:
     def rows(self) -> int:
         return sum(map(len, self.parts))
 
+    @property
+    def known(self) -> int:
+        """Steps of all contexts, from the first known one of each."""
+        length = self.key.length
+        return sum(int(np.minimum(p.request.known[p.rows], length).sum()) for p in self.parts)
+
 
 @dataclass(slots=True)
-class _Group:
+class _Line:
+    """Contexts of about one length, in the order of their arrival."""
+
     parts: deque[Part] = field(default_factory=deque)
     rows: int = 0
 
+    def take(self, room: int, now_ms: int, stale: list[Part]) -> list[Part]:
+        """Up to `room` rows, oldest first; stale ones make room."""
+        taken: list[Part] = []
+        while self.parts and room:
+            part = self.parts.popleft()
+            if part.is_stale(now_ms):
+                stale.append(part)
+                self.rows -= len(part)
+                continue
+            if len(part) > room:
+                part, rest = part.split(room)
+                self.parts.appendleft(rest)
+            taken.append(part)
+            room -= len(part)
+            self.rows -= len(part)
+        return taken
+
 
 class DueQueue:
-    """First in, first out within a group; the group that has waited longest is served first."""
+    """First in, first out within a line; the line that has waited longest is served first."""
 
     def __init__(self, max_wait_s: float) -> None:
         self.rows = 0
         self._max_wait_s = max_wait_s
-        self._groups: dict[Key, _Group] = {}
+        self._lines: dict[Key, _Line] = {}
 
-    def put(self, key: Key, request: Request, now_s: float) -> None:
-        """Queue every row of a request."""
-        request.queued_s = now_s
-        group = self._groups.setdefault(key, _Group())
-        rows = len(request.frame.row)
-        group.parts.append(Part(request, 0, rows))
-        group.rows += rows
-        self.rows += rows
+    def put(self, key: Key, part: Part, now_s: float) -> None:
+        """Queue rows of a request."""
+        part.request.queued_s = now_s
+        line = self._lines.setdefault(key, _Line())
+        line.parts.append(part)
+        line.rows += len(part)
+        self.rows += len(part)
 
     def ready_in_s(self, now_s: float, size: Callable[[Key], int]) -> float | None:
         """Seconds until a batch should be cut, at most 0 for now; None while nothing waits."""
         waits = [
-            0.0 if g.rows >= size(k) else g.parts[0].request.queued_s + self._max_wait_s - now_s
-            for k, g in self._groups.items()
+            0.0 if line.rows >= size(k) else self._ends_s(line) - now_s for k, line in self._lines.items()
         ]
         return min(waits, default=None)
 
     def cut(self, now_s: float, now_ms: int, size: Callable[[Key], int]) -> Cut | None:
-        """Take up to `size` rows of the group that is full or has waited long enough, oldest first."""
+        """Take up to `size` rows of the line that is full or has waited long enough, oldest first.
+
+        One that is not full is filled up with shorter contexts, as long as what they leave empty
+        stays within the limit.
+        """
         ready = [
-            (g.parts[0].request.queued_s, k)
-            for k, g in self._groups.items()
-            if g.rows >= size(k) or g.parts[0].request.queued_s + self._max_wait_s <= now_s
+            (line.parts[0].request.queued_s, k)
+            for k, line in self._lines.items()
+            if line.rows >= size(k) or self._ends_s(line) <= now_s
         ]
         if not ready:
             return None
         key = min(ready, key=lambda pair: pair[0])[1]
-        return self._take(key, size(key), now_ms)
-
-    def _take(self, key: Key, size: int, now_ms: int) -> Cut:
-        group = self._groups[key]
-        taken: list[Part] = []
         stale: list[Part] = []
-        room = size
-        while group.parts and room:
-            part = group.parts.popleft()
-            if part.request.frame.useful_until_ms <= now_ms:
-                stale.append(part)
-            elif len(part) > room:
-                taken.append(Part(part.request, part.start, part.start + room))
-                group.parts.appendleft(Part(part.request, part.start + room, part.stop))
-                room = 0
-            else:
-                taken.append(part)
-                room -= len(part)
-        gone = sum(map(len, taken)) + sum(map(len, stale))
-        group.rows -= gone
-        self.rows -= gone
-        if not group.parts:
-            del self._groups[key]
-        return Cut(key, taken, stale)
+        parts = self._take(key, size(key), now_ms, stale)
+        if parts:
+            self._fill(key, parts, size(key), now_ms, stale)
+        return Cut(key, parts, stale)
+
+    def _ends_s(self, line: _Line) -> float:
+        """When its oldest context has waited for long enough."""
+        return line.parts[0].request.queued_s + self._max_wait_s
+
+    def _take(self, key: Key, room: int, now_ms: int, stale: list[Part]) -> list[Part]:
+        line = self._lines[key]
+        before = line.rows
+        taken = line.take(room, now_ms, stale)
+        self.rows -= before - line.rows
+        if not line.parts:
+            del self._lines[key]
+        return taken
+
+    def _fill(self, key: Key, parts: list[Part], size: int, now_ms: int, stale: list[Part]) -> None:
+        """Add shorter contexts of the same model and horizon to `parts`, the longest first."""
+        shorter = [
+            k
+            for k in self._lines
+            if k.model == key.model and k.horizon == key.horizon and k.length < key.length
+        ]
+        least = (1 - PADDING_LIMIT) * key.length  # steps that a row must have, in the mean
+        rows = sum(map(len, parts))
+        spare = rows * (key.length - least)
+        for other in sorted(shorter, key=lambda k: -k.length):
+            lacks = least - other.length
+            room = size - rows if lacks <= 0 else min(size - rows, int(spare / lacks))
+            if room <= 0:
+                return
+            taken = self._take(other, room, now_ms, stale)
+            more = sum(map(len, taken))
+            parts += taken
+            rows += more
+            spare -= more * lacks

@@ -14,9 +14,9 @@ from openanomaly.core.frames import DueFrame
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.services.attempt import Outcome, forecast
 from openanomaly.core.services.due_queue import Cut, DueQueue, Key, Part, Request
+from openanomaly.core.services.shapes import batch_sizes, lengths
 
 _GROW_AFTER = 64
-_SHORTEST = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class BatchOptions:
 class Observer(Protocol):
     """Hears what the batcher does. Called in the event loop."""
 
-    def batch(self, model: str, rows: int, seconds: float) -> None:
-        """A batch ran."""
+    def batch(self, model: str, rows: int, seconds: float, steps: int, padding: int) -> None:
+        """A batch ran over so many steps of all contexts, of which so many belonged to none."""
 
     def waited(self, seconds: float, rows: int) -> None:
         """Rows waited from their arrival until their batch was cut."""
@@ -56,6 +56,7 @@ class Observer(Protocol):
 class _Batch:
     cut: Cut
     context: NDArray[np.float32]
+    sizes: Sequence[int]  # rows that it may be filled up to
 
 
 class MicroBatcher:
@@ -78,6 +79,10 @@ class MicroBatcher:
     ) -> None:
         """`clock_s` is monotonic and orders the queue; `now_ms` is the wall clock of the frames."""
         self._engines = engines
+        # Models that mean the same engine share batches, under the name of the first one.
+        first = {id(engine): name for name, engine in list(engines.items())[::-1]}
+        self._names = {name: first[id(engine)] for name, engine in engines.items()}
+        self._lengths = {name: lengths(engine.max_context) for name, engine in engines.items()}
         self._options = options
         self._observer = observer
         self._clock_s = clock_s
@@ -112,8 +117,15 @@ class MicroBatcher:
                 self._observer.dropped("unknown_model", rows)
             answered(request)
             return
-        key = Key(frame.model, frame.horizon, _length(frame.context.length, engine.max_context))
-        self._queue.put(key, request, self._clock_s())
+        name = self._names[frame.model]
+        # Steps of one pass cost the same whether they are asked for or not.
+        horizon = -(-frame.horizon // engine.horizon_step) * engine.horizon_step
+        ladder = self._lengths[name]
+        rung = np.searchsorted(ladder, np.minimum(request.known, ladder[-1]))
+        now_s = self._clock_s()
+        for r in np.unique(rung).tolist():
+            part = Part(request, np.flatnonzero(rung == r))
+            self._queue.put(Key(name, horizon, int(ladder[r])), part, now_s)
         self._came.set()
 
     async def run(self) -> None:
@@ -138,9 +150,14 @@ class MicroBatcher:
             now_s = self._clock_s()
             for part in cut.parts:
                 self._observer.waited(now_s - part.request.queued_s, len(part))
-            await self._next.put(_Batch(cut, _stack(cut.parts, cut.key.length)))
+            await self._next.put(self._lay_out(cut))
             # Not before the engine took this one: the next batch is cut as late as possible.
             await self._next.join()
+
+    def _lay_out(self, cut: Cut) -> _Batch:
+        fixed = self._engines[cut.key.model].fixed_shapes
+        sizes = batch_sizes(self._size(cut.key)) if fixed else ()
+        return _Batch(cut, _stack(cut.parts, cut.key.length), sizes)
 
     async def _cut(self) -> Cut:
         while True:
@@ -164,14 +181,19 @@ class MicroBatcher:
             self._next.task_done()
             key = batch.cut.key
             engine = self._engines[key.model]
-            sizes = _sizes(self._size(key)) if engine.fixed_shapes else ()
             begin_s = self._clock_s()
             outcome = await loop.run_in_executor(
-                executor, forecast, engine, batch.context, key.horizon, self._options.levels, sizes
+                executor, forecast, engine, batch.context, key.horizon, self._options.levels, batch.sizes
             )
-            self._observer.batch(key.model, batch.cut.rows, self._clock_s() - begin_s)
+            self._tell(batch, self._clock_s() - begin_s)
             self._learn_size(key.model, outcome)
             self._answer(batch.cut.parts, outcome)
+
+    def _tell(self, batch: _Batch, seconds: float) -> None:
+        rows, key = batch.cut.rows, batch.cut.key
+        filled = next((size for size in batch.sizes if size >= rows), rows)
+        steps = filled * key.length
+        self._observer.batch(key.model, rows, seconds, steps, steps - batch.cut.known)
 
     def _answer(self, parts: list[Part], outcome: Outcome) -> None:
         self._observer.forecast(int(outcome.ok.sum()))
@@ -179,9 +201,9 @@ class MicroBatcher:
             self._observer.dropped(reason, rows)
         at = 0
         for part in parts:
-            to, source = slice(part.start, part.stop), slice(at, at + len(part))
-            part.request.forecast[to] = outcome.forecast[source]
-            part.request.ok[to] = outcome.ok[source]
+            source = slice(at, at + len(part))
+            part.request.forecast[part.rows] = outcome.forecast[source, : part.request.frame.horizon]
+            part.request.ok[part.rows] = outcome.ok[source]
             at += len(part)
             self._close(part)
 
@@ -205,19 +227,6 @@ class MicroBatcher:
                 self._sizes[model] = min(2 * self._sizes[model], self._options.max_batch)
 
 
-def _length(steps: int, max_context: int) -> int:
-    """The length that contexts of `steps` are brought to: powers of two, so that there are few."""
-    return min(max(_SHORTEST, 1 << (steps - 1).bit_length()), max_context)
-
-
-def _sizes(largest: int) -> list[int]:
-    """The batch sizes in use, ascending: quarters of quarters of the largest."""
-    sizes = [largest]
-    while sizes[0] > 16:
-        sizes.insert(0, max(16, sizes[0] // 4))
-    return sizes
-
-
 def _stack(parts: list[Part], length: int) -> NDArray[np.float32]:
     """(B, length) contexts of `parts`: the newest steps, missing before the first one."""
     out = np.full((sum(map(len, parts)), length), np.nan, np.float32)
@@ -225,6 +234,6 @@ def _stack(parts: list[Part], length: int) -> NDArray[np.float32]:
     for part in parts:
         context = part.request.frame.context
         steps = min(length, context.length)
-        out[at : at + len(part), length - steps :] = context.take(slice(part.start, part.stop)).last(steps)
+        out[at : at + len(part), length - steps :] = context.take(part.rows).last(steps)
         at += len(part)
     return out

@@ -27,12 +27,16 @@ class Notes:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.steps = 0
+        self.padding = 0
         self.waits = 0
         self.done = 0
         self.left: Counter[str] = Counter()
 
-    def batch(self, model: str, rows: int, seconds: float) -> None:
+    def batch(self, model: str, rows: int, seconds: float, steps: int, padding: int) -> None:
         self.batches.append(rows)
+        self.steps += steps
+        self.padding += padding
 
     def waited(self, seconds: float, rows: int) -> None:
         self.waits += rows
@@ -206,7 +210,9 @@ def test_batches_shrink_to_what_fits_and_grow_again_after_long_good_service() ->
     asyncio.run(run())
 
 
-@pytest.mark.parametrize(("steps", "length"), [(10, 64), (64, 64), (65, 128), (512, 512), (700, 512)])
+@pytest.mark.parametrize(
+    ("steps", "length"), [(10, 64), (64, 64), (65, 80), (130, 160), (450, 512), (512, 512), (700, 512)]
+)
 def test_contexts_are_brought_to_few_lengths_at_their_old_end(steps: int, length: int) -> None:
     async def run() -> None:
         seen = []
@@ -253,5 +259,84 @@ def test_horizons_do_not_mix() -> None:
             await until(lambda: len(served.answers) == 2)
         assert served.notes.batches == [4, 4]
         assert {r.forecast.shape for r in served.answers} == {(4, HORIZON, 3), (4, 2 * HORIZON, 3)}
+
+    asyncio.run(run())
+
+
+def test_horizons_that_cost_the_same_share_a_batch_and_each_gets_what_it_asked_for() -> None:
+    async def run() -> None:
+        engine = Echo(horizon_step=64)
+        served = Served({"auto": engine}, max_wait_s=0.02)
+        async with served.running():
+            await served.submit(due_frame(0, 4), due_frame(4, 4, horizon=64), due_frame(8, 3, horizon=65))
+            await until(lambda: len(served.answers) == 3)
+        assert sorted(served.notes.batches) == [3, 8]
+        assert {r.forecast.shape for r in served.answers} == {(4, HORIZON, 3), (4, 64, 3), (3, 65, 3)}
+        assert all(is_right(r) for r in served.answers)
+
+    asyncio.run(run())
+
+
+def test_pipelines_whose_models_mean_the_same_engine_share_a_batch() -> None:
+    async def run() -> None:
+        engine = Echo()
+        served = Served({"auto": engine, "mine": engine, "other": Echo()}, max_wait_s=0.02)
+        async with served.running():
+            await served.submit(
+                *(due_frame(10 * i, 2, model=m) for i, m in enumerate(("auto", "mine", "other")))
+            )
+            await until(lambda: len(served.answers) == 3)
+        assert sorted(served.notes.batches) == [2, 4]
+        assert all(is_right(r) and r.ok.all() for r in served.answers)
+
+    asyncio.run(run())
+
+
+def test_contexts_of_several_lengths_share_a_batch_as_long_as_little_is_padding() -> None:
+    async def run() -> None:
+        engine = Echo()
+        served = Served({"auto": engine}, max_batch=64, max_wait_s=0.05)
+        async with served.running():
+            await served.submit(
+                due_frame(0, 10, steps=512), due_frame(10, 10, steps=448), due_frame(20, 20, steps=64)
+            )
+            await until(lambda: len(served.answers) == 3)
+        assert all(is_right(r) and r.ok.all() for r in served.answers)
+        first, second = engine.calls
+        assert first[1] == 512
+        assert 20 < first[0] < 30, "those of 448 steps, and of the short ones what the limit allows"
+        assert second == (40 - first[0], 64)
+        assert served.notes.padding <= 0.25 * served.notes.steps
+
+    asyncio.run(run())
+
+
+def test_young_series_are_told_from_old_ones_in_one_frame() -> None:
+    async def run() -> None:
+        engine = Echo()
+        served = Served({"auto": engine}, max_batch=64)
+        context = np.repeat(np.arange(6, dtype=np.float32)[:, None], 512, axis=1)
+        context[1::2, :448] = np.nan
+        async with served.running():
+            await served.submit(due_frame(0, 6, context=Contexts.pack(context)))
+            await until(lambda: served.answers)
+        assert sorted(engine.calls) == [(3, 64), (3, 512)]
+        assert is_right(served.answers[0])
+        assert served.notes.padding == 0
+        assert served.notes.steps == 3 * (64 + 512)
+
+    asyncio.run(run())
+
+
+def test_rows_of_fixed_shapes_are_filled_up_by_little() -> None:
+    async def run() -> None:
+        engine = Echo(fixed_shapes=True)
+        served = Served({"auto": engine}, max_batch=1024)
+        async with served.running():
+            for rows in (1, 17, 100, 333, 1000):
+                await served.submit(due_frame(0, rows))
+                await until(lambda: served.batcher.waiting == 0)
+        assert [rows for rows, _ in engine.calls] == [16, 18, 104, 352, 1024]
+        assert served.notes.padding == 64 * sum((15, 1, 4, 19, 24))
 
     asyncio.run(run())
