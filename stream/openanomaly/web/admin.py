@@ -21,12 +21,12 @@ class Admin:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._reports: dict[str, Report] = {}
+        self.reports: dict[str, Report] = {}
         self._explain: Explain | None = None
 
     def report(self, name: str, report: Report) -> None:
         """Show what `report` returns under `name` of the status."""
-        self._reports[name] = report
+        self.reports[name] = report
 
     def explain(self, explain: Explain) -> None:
         """How series that a selector chooses are looked up."""
@@ -40,7 +40,7 @@ class Admin:
         server.app.router.add_put(ADMIN + "log-level", self._log_level)
 
     async def _status(self, request: web.Request) -> web.Response:
-        return web.json_response({name: dict(report()) for name, report in self._reports.items()})
+        return web.json_response({name: dict(report()) for name, report in self.reports.items()})
 
     async def _pipelines(self, request: web.Request) -> web.Response:
         return web.json_response([p.model_dump(mode="json") for p in self._settings.pipelines])

@@ -57,6 +57,8 @@ def score_frames(block: Block, closings: list[Closing], emit: Emit, now_ms: int)
         for s in parts:
             judged = s.judged
             block.counts["scored"] += int(np.isfinite(judged.score).sum())
+            unforecast = judged.flags & ScoreFlag.NO_FORECAST != 0
+            block.counts["unforecast"] += int((unforecast & np.isfinite(judged.score)).sum())
             none = np.isnan(judged.score)
             ignored = int((none & (judged.flags & ScoreFlag.MUTED != 0)).sum())
             block.counts["muted"] += ignored

@@ -1,0 +1,244 @@
+"""What a board shows, as plain values that are valid JSON: what is unknown is None, never NaN."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.anomalies.board import Board, Watched
+from openanomaly.core.anomalies.known import NOT_TRACKED, OTHERS
+from openanomaly.core.anomalies.query import Query
+from openanomaly.core.frames import ScoreFlag
+from openanomaly.core.scoring.reason import Reason
+from openanomaly.core.series import Labels
+from openanomaly.core.windows.rows import Rows
+
+_GROUPS_LISTED = 100
+_DIGITS = 7
+
+
+def report(board: Board, query: Query) -> dict[str, Any]:
+    """The answer to `query`: fields `summary`, `forecasts`, `pipelines`, `groups` and `anomalies`."""
+    view = View(board)
+    chosen = _chosen(board, query, view)
+    return {
+        "summary": {
+            "series": len(view.rows),
+            "anomalous": view.anomalous,
+            "left_out": view.untracked,
+            "matching": len(chosen),
+            "listed": min(len(chosen), query.limit),
+            "newest_ms": max((w.newest_ms for w in board.pipelines.values()), default=None),
+            "seen_ms": board.clock_ms or None,
+            "scores": dict(board.counts),
+        },
+        "forecasts": _forecasts(view.is_unforecast),
+        "pipelines": [_pipeline(view, w) for w in board.pipelines.values()],
+        **_groups(board, query, view),
+        "anomalies": [_anomaly(board, view, track, query.steps) for track in chosen[: query.limit].tolist()],
+    }
+
+
+def gauges(board: Board) -> dict[str, int]:
+    """How many series there are, for our own metrics."""
+    view = View(board)
+    return {
+        "series": len(view.rows),
+        "series_anomalous": view.anomalous,
+        "series_untracked": view.untracked,
+        "series_without_forecast": int(view.is_unforecast.sum()),
+    }
+
+
+class View:
+    """The series that are there, and what their newest steps say."""
+
+    def __init__(self, board: Board) -> None:
+        known = board.known
+        rows = known.rows
+        self.away = rows[board.is_away(rows)]
+        self.rows = rows = np.setdiff1d(rows, self.away, assume_unique=True)
+        self.pipeline, self.group = known.pipeline[rows], known.group[rows]
+        flags = known.flags[rows]
+        self.is_open = flags & ScoreFlag.OPEN != 0
+        self.is_unforecast = flags & ScoreFlag.NO_FORECAST != 0
+        track = known.track[rows[self.is_open]]
+        self.anomalous, self.untracked = len(track), int((track == NOT_TRACKED).sum())
+        self.away_pipeline = known.pipeline[self.away]
+        self.names = {w.number: w for w in board.pipelines.values()}
+
+    def emits(self, watched: Watched) -> str | None:
+        """Whether `all` steps of a pipeline come or those of `episodes`; None where no step has told."""
+        if not watched.normal_seen_ms and not watched.marker_seen_ms:
+            return None
+        if watched.marker_seen_ms > watched.normal_seen_ms:
+            return "episodes"
+        is_long_ago = watched.seen_ms - watched.normal_seen_ms > watched.patience_ms
+        return "episodes" if is_long_ago and (self.away_pipeline == watched.number).any() else "all"
+
+
+def _forecasts(is_unforecast: NDArray[np.bool_]) -> dict[str, Any]:
+    return {
+        "series": len(is_unforecast),
+        "without": int(is_unforecast.sum()),
+        "share_without": round(float(is_unforecast.mean()), 4) if len(is_unforecast) else None,
+    }
+
+
+def _pipeline(view: View, watched: Watched) -> dict[str, Any]:
+    mine = view.pipeline == watched.number
+    emits = view.emits(watched)
+    return {
+        "name": watched.name,
+        "step_ms": watched.step_ms,
+        "emits": emits,
+        "series": int(mine.sum()) if emits == "all" else None,
+        "anomalous": int((mine & view.is_open).sum()),
+        "forecasts": _forecasts(view.is_unforecast[mine]),
+        "newest_ms": watched.newest_ms,
+        "seen_ms": watched.seen_ms,
+    }
+
+
+def _groups(board: Board, query: Query, view: View) -> dict[str, Any]:
+    mine = np.ones(len(view.rows), bool)
+    if query.pipeline is not None:
+        watched = board.pipelines.get(query.pipeline)
+        mine = view.pipeline == (watched.number if watched is not None else -1)
+    size = len(board.groups.names)
+    series, anomalous, unforecast = (
+        np.bincount(view.group[mine & which], minlength=size)
+        for which in (mine, view.is_open, view.is_unforecast)
+    )
+    partly = {w.number for w in board.pipelines.values() if view.emits(w) != "all"}
+    in_part = np.isin(view.pipeline, list(partly)) & mine
+    is_partial = np.bincount(view.group[in_part], minlength=size) > 0
+    share = anomalous / np.maximum(series, 1)
+    there = np.flatnonzero(series)
+    there = there[np.lexsort((there, -series[there], -share[there], -anomalous[there]))]
+    out = []
+    for number in there[:_GROUPS_LISTED].tolist():
+        label, name = board.groups.names[number]
+        total = None if is_partial[number] else int(series[number])
+        out.append(
+            {
+                "label": label or None,
+                "name": name if (label, name) != OTHERS else None,
+                "series": total,
+                "anomalous": int(anomalous[number]),
+                "share": None if total is None else round(float(share[number]), 4),
+                "without_forecast": int(unforecast[number]),
+            }
+        )
+    return {"groups": out, "groups_left_out": max(0, len(there) - _GROUPS_LISTED)}
+
+
+def _chosen(board: Board, query: Query, view: View) -> Rows:
+    """Tracks that a query wants: open ones before ended ones, in both the latest first.
+
+    Latest on the wall clock: of what is replayed, what has just been seen. What came in the same moment,
+    as in an incident of many series, has the highest score first.
+    """
+    tracks, known = board.tracks, board.known
+    held = tracks.held
+    row = tracks.row[held]
+    is_open = np.isin(row, view.rows[view.is_open], assume_unique=True)
+    wanted = np.ones(len(held), bool)
+    if query.state != "all":
+        wanted &= is_open == (query.state == "open")
+    if query.pipeline is not None:
+        watched = board.pipelines.get(query.pipeline)
+        wanted &= known.pipeline[row] == (watched.number if watched is not None else -1)
+    if query.since_ms is not None:
+        last_ms = np.where(tracks.ended_ms[held] != 0, tracks.ended_ms[held], known.newest_ms[row])
+        wanted &= last_ms >= query.since_ms
+    if query.group is not None:
+        names = board.groups.names
+        wanted &= np.array([names[g][1] == query.group for g in known.group[row].tolist()], bool)
+    if query.match is not None:
+        selector = query.match
+        wanted &= np.array([selector.matches(tracks.labels(t)) for t in held.tolist()], bool)
+    held, row, is_open = held[wanted], row[wanted], is_open[wanted]
+    seen_ms = np.where(is_open, tracks.since_seen_ms[held], tracks.ended_seen_ms[held])
+    order = np.lexsort((held, -tracks.peak["score"][held].astype(np.float64), -seen_ms, ~is_open))
+    return held[order]
+
+
+def _anomaly(board: Board, view: View, track: int, most: int) -> dict[str, Any]:
+    tracks, known = board.tracks, board.known
+    row = int(tracks.row[track])
+    steps = tracks.steps.of(track)
+    last, peak = known.lead.of(row)[-1], tracks.peak[track]
+    watched = view.names[int(known.pipeline[row])]
+    flags = int(last["flags"])
+    ended_ms = int(tracks.ended_ms[track])
+    label, group = board.groups.names[int(known.group[row])]
+    is_away = bool(board.is_away(np.array([row]))[0])
+    return {
+        "id": f"{watched.name}/{known.id(row)}",
+        "labels": _unique(tracks.labels(track)),
+        "pipeline": watched.name,
+        "group": group if label else None,
+        "state": "ended" if ended_ms else "away" if is_away else "open",
+        **_step(last),
+        "peak": {"time_ms": int(peak["time_ms"]), **_step(peak)},
+        "since_ms": int(tracks.since_ms[track]),
+        "is_start_known": bool(tracks.is_start[track]),
+        "ended_ms": ended_ms or None,
+        "newest_ms": int(known.newest_ms[row]),
+        "seen_ms": int(known.seen_ms[row]),
+        "is_young": bool(flags & ScoreFlag.YOUNG),
+        "is_muted": bool(flags & ScoreFlag.MUTED),
+        "has_forecast": not flags & ScoreFlag.NO_FORECAST,
+        "step_ms": watched.step_ms,
+        "steps": _columns(steps[-most:] if most else steps[:0]),
+    }
+
+
+def _step(step: np.void) -> dict[str, Any]:
+    return {
+        "value": _value(step["value"]),
+        "expected": {name: _value(step[name]) for name in ("median", "lower", "upper")},
+        "score": _value(step["score"], 4),
+        "reason": _reason(int(step["reason"])),
+    }
+
+
+def _unique(labels: Labels) -> Mapping[str, str]:
+    """Cut names may meet."""
+    return dict(labels)
+
+
+def _reason(number: int) -> dict[str, str | None]:
+    try:
+        reason = Reason(number)
+    except ValueError:  # of a newer release
+        return {"code": str(number), "text": None}
+    return {"code": reason.name.lower(), "text": reason.text}
+
+
+def _columns(steps: NDArray[np.void]) -> dict[str, list[Any]]:
+    return {
+        "time_ms": steps["time_ms"].tolist(),
+        **{name: _numbers(steps[name], _DIGITS) for name in ("value", "median", "lower", "upper")},
+        "score": _numbers(steps["score"], 4),
+        "is_open": ((steps["flags"] & ScoreFlag.OPEN) != 0).tolist(),
+        "has_forecast": ((steps["flags"] & ScoreFlag.NO_FORECAST) == 0).tolist(),
+    }
+
+
+def _value(number: Any, digits: int = _DIGITS) -> float | None:
+    return float(f"{number:.{digits}g}") if np.isfinite(number) else None
+
+
+def _numbers(values: NDArray[np.floating], digits: int) -> list[float | None]:
+    """Numbers of so many significant digits: what a chart shows, and half the bytes. None for NaN."""
+    values = values.astype(np.float64)
+    is_known = np.isfinite(values)
+    with np.errstate(all="ignore"):
+        scale = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(values))))
+        rounded = np.round(values * scale) / scale
+    rounded = np.where(np.isfinite(rounded), rounded, values)  # 0, and numbers at the ends of float64
+    out: list[float | None] = np.where(is_known, rounded, None).tolist()  # type: ignore[call-overload]
+    return out
