@@ -1,6 +1,7 @@
 """Scores of series whose every value is known: a spike is told, and a crash loses no step."""
 
 import contextlib
+import json
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 
 from e2e.pushed import RANGE, Fleet, Scores, scores
 from e2e.sender import push, request
+from openanomaly.adapters.engines import built_in_checkpoint
 from parts.kafka import Cluster
-from parts.part import wait_until
+from parts.part import get, wait_until
 from parts.product import Product, kill_if_there, openanomaly
 from parts.victoria import VictoriaMetrics
 
@@ -37,8 +39,8 @@ def broker(
     return cluster.url, {"partitions": 4, "topic_prefix": topic_prefix, "session_timeout_s": 6}
 
 
-def config(broker: Mapping[str, Any]) -> dict[str, Any]:
-    return {"broker": dict(broker), "sink": {"emit": "all"}, "pipelines": [PIPELINE]}
+def config(broker: Mapping[str, Any], model: str = "auto") -> dict[str, Any]:
+    return {"broker": dict(broker), "sink": {"emit": "all"}, "pipelines": [{**PIPELINE, "model": model}]}
 
 
 class Pushing(threading.Thread):
@@ -81,20 +83,25 @@ def wait_for_last_step(product: Product, store: VictoriaMetrics, fleet: Fleet) -
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("model", ["auto", str(built_in_checkpoint())], ids=["onnx", "torch"])
 def test_a_spike_of_one_normal_range_scores_above_one_and_its_neighbours_do_not(
-    tmp_path: Path, victoria_metrics: VictoriaMetrics, broker: tuple[str, Mapping[str, Any]]
+    tmp_path: Path, victoria_metrics: VictoriaMetrics, broker: tuple[str, Mapping[str, Any]], model: str
 ) -> None:
     fleet = Fleet(hosts=8, steps=970)
     spike = 960
     fleet.values[3, spike] = 50 + RANGE
     url, settings = broker
     flags = ("--broker", url, "--write-to", victoria_metrics.write_url)
-    with openanomaly(tmp_path, *flags, config=config(settings)) as product:
+    with openanomaly(tmp_path, *flags, config=config(settings, model)) as product:
         pushing = Pushing(product, fleet)
         pushing.start()
         pushing.finish()
         found = wait_for_last_step(product, victoria_metrics, fleet)
+        forecasts = product.total("openanomaly_inference_forecasts_total")
+        engine = json.loads(get(f"{product.url}/api/v1/admin/status"))["inference"]["models"][model]
 
+    assert forecasts >= 8 * ((970 - 32) // 16)
+    assert Path(engine).name.replace("_", "-") == "chronos-bolt-nano"
     spiked = found.pop("host-3")
     assert max(spiked[fleet.scored_ms(step)] for step in (spike, spike + 1)) > 1.0
     before = [spiked[fleet.scored_ms(step)] for step in range(spike - 20, spike)]
