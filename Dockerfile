@@ -1,6 +1,6 @@
 # One target per dependency set. Only `chronos` carries torch (5 GB):
-#   docker build -t openanomaly .                            every role, forecasts without torch
-#   docker build --target chronos -t openanomaly:chronos .   the inference role with Chronos
+#   docker build -t openanomaly .                            every role, the built-in model among them
+#   docker build --target chronos -t openanomaly:chronos .   the inference role with any Chronos checkpoint
 FROM python:3.12-slim-bookworm AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/openanomaly
 RUN pip install --no-cache-dir uv==0.13.*

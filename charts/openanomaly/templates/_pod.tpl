@@ -46,6 +46,11 @@ spec:
           {{- end }}
           ports:
             - {name: http, containerPort: {{ $port }}}
+          startupProbe:
+            httpGet: {path: /-/healthy, port: http}
+            # A checkpoint is read, and downloaded at first, before the port opens.
+            periodSeconds: 5
+            failureThreshold: 120
           readinessProbe:
             httpGet: {path: /-/ready, port: http}
           livenessProbe:
