@@ -1,6 +1,7 @@
 """What every ModelEngine must do. A new adapter joins ENGINES and passes, or is not one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -8,18 +9,70 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+import checkpoints
+from openanomaly.adapters.chronos import ChronosAdapter
+from openanomaly.adapters.engines import built_in_checkpoint
+from openanomaly.adapters.onnx import OnnxAdapter
 from openanomaly.adapters.statistical import StatisticalAdapter
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.scoring.levels import LEVELS
 
-ENGINES: dict[str, Callable[[], ModelEngine]] = {"statistical": StatisticalAdapter}
 F32 = NDArray[np.float32]
 T, H = 128, 24
 
 
+@dataclass(frozen=True)
+class Kind:
+    """How an engine is made, and what cannot be asked of it.
+
+    Attributes:
+        trained: its forecasts are meant to be good. Tiny checkpoints have random weights: they show
+            that their family is called in the right way, not that it knows a season.
+        drawn: a forecast is made of sample paths. A rounding error, which a batch of another size
+            has, moves a draw that lies at the edge of a bin into the next one, and the path goes on
+            from there: so a few values in a hundred may differ by more than rounding.
+    """
+
+    make: Callable[[], ModelEngine]
+    trained: bool = True
+    drawn: bool = False
+
+
+def chronos(folder: Callable[[], str], device: str = "cpu") -> Callable[[], ModelEngine]:
+    return lambda: ChronosAdapter(folder(), device=device, threads=1)
+
+
+def built_in() -> str:
+    return str(built_in_checkpoint())
+
+
+ENGINES: dict[str, Kind] = {
+    "statistical": Kind(StatisticalAdapter),
+    "onnx: built-in": Kind(lambda: OnnxAdapter(built_in_checkpoint() / "model.onnx", threads=1)),
+    **{
+        f"chronos: {name}{where}": Kind(
+            chronos(folder, device), trained=name == "built-in", drawn=name == "t5"
+        )
+        for device, where in checkpoints.DEVICES.items()
+        for name, folder in {"built-in": built_in, **checkpoints.TINY}.items()
+    },
+}
+
+
 @pytest.fixture(scope="module", params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> ModelEngine:
-    return ENGINES[request.param]()
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return ENGINES[request.param]
+
+
+@pytest.fixture(scope="module")
+def engine(kind: Kind) -> ModelEngine:
+    return kind.make()
+
+
+@pytest.fixture(scope="module", params=[name for name, kind in ENGINES.items() if kind.trained])
+def trained(request: pytest.FixtureRequest) -> ModelEngine:
+    """An engine whose forecasts are meant to be good."""
+    return ENGINES[request.param].make()
 
 
 def wave(rows: int = 6, steps: int = T, seed: int = 1) -> F32:
@@ -45,6 +98,7 @@ def same(a: F32, b: F32, context: F32, share: float = 1e-4) -> bool:
 def test_an_engine_says_what_it_is(engine: ModelEngine) -> None:
     assert engine.name
     assert engine.max_context >= 64
+    assert engine.horizon_step >= 1
     assert isinstance(engine.fixed_shapes, bool)
 
 
@@ -58,6 +112,18 @@ def test_a_forecast_has_a_value_for_every_row_step_and_level(
     assert found.shape == (rows, horizon, len(LEVELS))
     assert found.dtype == np.float32
     assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_forecast_of_fewer_steps_than_a_pass_is_the_beginning_of_one(
+    engine: ModelEngine, more: int
+) -> None:
+    """A batch may have the horizons of several pipelines."""
+    step = engine.horizon_step
+    whole = engine.predict(wave(), (1 + more) * step, LEVELS)
+    for part in {1, step // 2 + 1, step}:
+        few = engine.predict(wave(), more * step + part, LEVELS)
+        assert same(few, whole[:, : more * step + part], wave())
 
 
 @pytest.mark.parametrize("levels", [(0.5,), (0.01, 0.99), tuple(np.arange(1, 20) / 20)])
@@ -79,34 +145,34 @@ values = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(
-    data=st.lists(values, min_size=64, max_size=64),
-    missing=st.integers(0, 64),
-    horizon=st.integers(1, 80),
-)
+rows = st.tuples(st.lists(values, min_size=64, max_size=64), st.integers(0, 64))
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.lists(rows, min_size=1, max_size=16), horizon=st.integers(1, 80))
 def test_whatever_was_seen_a_forecast_is_finite_and_its_levels_ascend(
-    engine: ModelEngine, data: list[float], missing: int, horizon: int
+    engine: ModelEngine, data: list[tuple[list[float], int]], horizon: int
 ) -> None:
-    context = np.array([data], np.float32)
-    context[0, :missing] = np.nan
+    context = np.array([seen for seen, _ in data], np.float32)
+    for i, (_, missing) in enumerate(data):
+        context[i, :missing] = np.nan
     found = engine.predict(context, horizon, LEVELS)
     assert np.isfinite(found).all()
     assert (found[..., 1:] >= found[..., :-1]).all()
 
 
-def test_rows_do_not_know_of_each_other(engine: ModelEngine) -> None:
+def test_rows_do_not_know_of_each_other(engine: ModelEngine, kind: Kind) -> None:
     context = wave(9)
     context[2] = np.nan
     context[4, 60] = 3e38
     context[6] = 7.0
     together = engine.predict(context, H, LEVELS)
     mixed = engine.predict(context[::-1].copy(), H, LEVELS)[::-1]
-    for i in range(9):
-        alone = engine.predict(context[i : i + 1], H, LEVELS)[0]
-        scale = np.nanmax(np.abs(context[i])) if np.isfinite(context[i]).any() else 1.0
-        assert (np.abs(together[i] - alone.astype(np.float64)) <= 1e-4 * scale).all(), i
-        assert (np.abs(together[i] - mixed[i].astype(np.float64)) <= 1e-4 * scale).all(), i
+    alone = np.concatenate([engine.predict(context[i : i + 1], H, LEVELS) for i in range(9)])
+    scale = np.array([np.nanmax(np.abs(row)) if np.isfinite(row).any() else 1.0 for row in context])
+    for other in (alone, mixed):
+        near = np.abs(together - other.astype(np.float64)) <= 1e-4 * scale[:, None, None]
+        assert near.mean() >= (0.95 if kind.drawn else 1.0)
 
 
 def test_the_same_question_has_the_same_answer(engine: ModelEngine) -> None:
@@ -154,26 +220,26 @@ def test_a_series_without_a_single_value_has_some_forecast(engine: ModelEngine) 
     assert np.isfinite(found).all()
 
 
-def test_missing_steps_do_not_move_a_forecast_far(engine: ModelEngine) -> None:
+def test_missing_steps_do_not_move_a_forecast_far(trained: ModelEngine) -> None:
     context = wave()
     holes = context.copy()
     holes[:, np.random.default_rng(3).random(T) < 0.2] = np.nan
-    near = engine.predict(holes, H, (0.5,)) - engine.predict(context, H, (0.5,))
+    near = trained.predict(holes, H, (0.5,)) - trained.predict(context, H, (0.5,))
     assert (np.abs(near) / spread(context)).mean() < 0.1
 
 
-def test_a_season_is_followed(engine: ModelEngine) -> None:
+def test_a_season_is_followed(trained: ModelEngine) -> None:
     """The median is nearer to what comes than the last value is, by half at least."""
     whole = wave(steps=8 * 24 + H)
     context, future = whole[:, :-H], whole[:, -H:]
-    median = engine.predict(context, H, (0.5,))[:, :, 0]
+    median = trained.predict(context, H, (0.5,))[:, :, 0]
     assert np.abs(median - future).mean() < 0.5 * np.abs(context[:, -1:] - future).mean()
 
 
-def test_bands_hold_what_they_promise_of_noise(engine: ModelEngine) -> None:
+def test_bands_hold_what_they_promise_of_noise(trained: ModelEngine) -> None:
     """Of 90 % between the outer levels at least 75 % are held, and not everything: 200 series."""
     whole = np.random.default_rng(11).normal(5, 1, (200, 256 + H)).astype(np.float32)
-    found = engine.predict(whole[:, :-H], H, LEVELS)
+    found = trained.predict(whole[:, :-H], H, LEVELS)
     future = whole[:, -H:]
     inside = (future >= found[:, :, 0]) & (future <= found[:, :, -1])
     assert 0.75 < inside.mean() < 0.98

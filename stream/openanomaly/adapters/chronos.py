@@ -1,0 +1,367 @@
+"""The engine for Chronos checkpoints: T5, Bolt and Chronos-2, on torch."""
+
+import logging
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.quantiles import at_levels, beyond
+from openanomaly.errors import ConfigError, ForecastError
+
+log = logging.getLogger(__name__)
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+Tensor = Any  # torch takes four seconds to import: nobody who merely imports this file shall wait for it
+
+_PATHS = tuple(np.arange(1, 10) / 10)  # what a horizon beyond the model's own goes on from, as Chronos does
+_SEED = 20_170_607
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED", "out of memory")
+
+
+class ChronosAdapter:
+    """Forecasts of a Chronos checkpoint, each row by itself.
+
+    Rows are standardised in float64 before the model sees them, as it would do in float32: values
+    of any size pass, and a constant stays what it is. The model runs in float32 everywhere: the
+    three digits of bfloat16 are the size of the deviations that are to be found.
+    Levels that the checkpoint lacks are made of those it has by `core.quantiles`.
+    """
+
+    fixed_shapes = False
+
+    def __init__(self, model: str, *, device: str = "auto", threads: int = 0) -> None:
+        """Load `model`, a folder or a name on the Hugging Face hub.
+
+        Args:
+            model: what the pipeline's setting `model` says.
+            device: auto (CUDA if there is one), cpu, cuda, cuda:N or mps.
+            threads: of torch, for the whole process; 0 leaves them as they are.
+
+        Raises:
+            ConfigError: the extra, the checkpoint or the device is missing, or cannot be used.
+        """
+        self.name = model
+        self._torch = _import_torch()
+        if threads:
+            self._torch.set_num_threads(threads)
+        self._device = _device(self._torch, device)
+        self._family = _load(self._torch, model, self._device)
+        self.max_context = self._family.max_context
+        self.horizon_step = self._family.horizon_step
+        self._told: set[float] = set()  # levels of which the log said that they are extrapolated
+
+    def predict(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:
+        self._tell_beyond(quantiles)
+        context = context[:, -self.max_context :]
+        rows = self._family.rows if self._device.type == "cpu" else self._family.rows_gpu
+        if horizon > self._family.horizon:
+            rows = max(1, rows // self._family.paths)
+        out = np.empty((len(context), horizon, len(quantiles)), np.float32)
+        try:
+            with self._torch.inference_mode():
+                for at in range(0, len(context), rows):
+                    out[at : at + rows] = self._chunk(context[at : at + rows], horizon, quantiles)
+        except Exception as exc:
+            raise self._failure(exc) from exc
+        return out
+
+    def _chunk(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:
+        seen = np.isfinite(context)
+        first = seen.any(axis=0).argmax()  # steps that nobody knows cost time and change nothing
+        z, location, scale = _standardise(context[:, first:], seen[:, first:])
+        known = self._family.forecast(self._torch.from_numpy(z).to(self._device), horizon)
+        have = known.transpose(1, 2).cpu().numpy()
+        found = at_levels(have, self._family.levels, quantiles) * scale[:, None, None]
+        found += location[:, None, None]
+        top = np.finfo(np.float32).max
+        out: F32 = np.clip(found, -top, top).astype(np.float32)
+        return out
+
+    def _tell_beyond(self, quantiles: Sequence[float]) -> None:
+        have = self._family.levels
+        new = sorted(set(beyond(have, quantiles)) - self._told)
+        if new:
+            levels = ", ".join(f"{level:g}" for level in new)
+            log.info("model %s has levels %g to %g; extrapolated: %s", self.name, have[0], have[-1], levels)
+            self._told.update(new)
+
+    def _failure(self, exc: Exception) -> ForecastError:
+        kinds = (MemoryError, self._torch.OutOfMemoryError)
+        memory = isinstance(exc, kinds) or any(words in str(exc) for words in _NO_MEMORY)
+        if memory:
+            # The frames of the failed call hold the tensors that were too many.
+            traceback.clear_frames(exc.__traceback__)
+            if self._device.type == "cuda":
+                self._torch.cuda.empty_cache()
+        message = f"model {self.name} on {self._device}: {type(exc).__name__}: {exc}"
+        return ForecastError(message, "memory" if memory else "engine")
+
+
+class _Quantiles:
+    """What Bolt and Chronos-2 have in common: all levels of a stretch of steps at once."""
+
+    rows = 32  # at a time: what a layer leaves for the next stays in the processor's cache
+    rows_gpu = 512
+    paths = len(_PATHS)
+
+    def __init__(self, torch: Any, pipeline: Any) -> None:
+        self._torch = torch
+        self._model = pipeline.model
+        self.levels = tuple(float(p) for p in pipeline.quantiles)
+        self.max_context: int = pipeline.model_context_length
+        self.horizon: int = pipeline.model_prediction_length
+        self.horizon_step = self.horizon
+        mass = np.tile(_masses(self.levels), self.paths) / self.paths
+        self._share = mass.astype(np.float32)
+
+    def step(self, z: Tensor, steps: int) -> Tensor:
+        """(b, T) -> (b, K, steps), no more steps than the model's own horizon."""
+        return self._model(context=z).quantile_preds[:, :, :steps]
+
+    def forecast(self, z: Tensor, horizon: int) -> Tensor:
+        """(b, T) -> (b, K, H).
+
+        Beyond its own horizon the model goes on from nine of its quantiles, each as if it had
+        happened, and their nine forecasts are one mixture: as the pipelines of Chronos do, but
+        with the probabilities that the levels stand for, which need not be spaced evenly.
+        """
+        torch, b = self._torch, len(z)
+        known = self.step(z, min(horizon, self.horizon))
+        blocks, left = [known], horizon - known.shape[2]
+        z = z[:, None].expand(-1, self.paths, -1)
+        while left:
+            path = at_levels(known.transpose(1, 2).cpu().numpy(), self.levels, _PATHS)
+            path = torch.from_numpy(path).to(z).transpose(1, 2)
+            z = torch.cat([z, path], dim=2)[:, :, -self.max_context :]
+            ahead = self.step(z.reshape(b * self.paths, -1), min(left, self.horizon))
+            ahead = ahead.reshape(b, len(self._share), -1)
+            known = _mixture(torch, ahead, torch.from_numpy(self._share).to(z), self.levels)
+            blocks.append(known)
+            left -= known.shape[2]
+        return torch.cat(blocks, dim=2)
+
+
+class _Chronos2(_Quantiles):
+    """Patches of the future attend to each other, and rows to the rows of their group."""
+
+    # The mask of the groups, and the attention it masks, are rows x rows for every patch.
+    rows_gpu = 128
+
+    def __init__(self, torch: Any, pipeline: Any) -> None:
+        super().__init__(torch, pipeline)
+        self.horizon_step: int = pipeline.model_output_patch_size
+
+    def step(self, z: Tensor, steps: int) -> Tensor:
+        # Without ids of groups every row is a group by itself.
+        patches = -(-steps // self.horizon_step)
+        return self._model(context=z, num_output_patches=patches).quantile_preds[:, :, :steps]
+
+
+class _T5:
+    """Values drawn one after the other: a row's forecast is the spread of its sample paths.
+
+    Chronos draws with torch's global generator, so that a row's paths would depend on the rows
+    before it and on every earlier call. Here path number s of step t takes the same share of its
+    distribution in every row and call, and over the paths the shares are spread evenly (a latin
+    hypercube), which also makes few paths do the work of many.
+    """
+
+    rows = rows_gpu = 32  # times the number of paths, each with a cache of its own
+    horizon_step = 1
+
+    def __init__(self, torch: Any, pipeline: Any) -> None:
+        self._torch = torch
+        self._tokenizer = pipeline.tokenizer
+        self._model = pipeline.model.model
+        self._config = pipeline.model.config
+        self.paths: int = self._config.num_samples
+        self.levels = tuple((i + 0.5) / self.paths for i in range(self.paths))
+        self.max_context: int = pipeline.model_context_length
+        self.horizon: int = pipeline.model_prediction_length
+
+    def forecast(self, z: Tensor, horizon: int) -> Tensor:
+        """(b, T) -> (b, K, H), a path for a level: who asks sorts them.
+
+        Beyond the model's own horizon each path goes on by itself. (Chronos goes on from the
+        median of all, so that their spread would begin at nothing again.)
+        """
+        torch, b = self._torch, len(z)
+        shares = _even_shares(self.paths, horizon)
+        paths = self._draw(z, shares[:, : self.horizon], self.paths)
+        while paths.shape[2] < horizon:
+            long = torch.cat([z[:, None].expand(-1, self.paths, -1), paths], dim=2)
+            ahead = shares[:, paths.shape[2] :][:, : self.horizon]
+            more = self._draw(long.reshape(b * self.paths, -1), ahead, 1)
+            paths = torch.cat([paths, more.reshape(b, self.paths, -1)], dim=2)
+        return paths
+
+    def _draw(self, z: Tensor, shares: F32, each: int) -> Tensor:
+        """(b, T) -> (b, each, steps) paths; they take their turns in the rows of `shares`."""
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        config, steps = self._config, shares.shape[1]
+        tokens, mask, state = self._tokenizer.context_input_transform(z.cpu())
+        # The last word is multinomial's, on a distribution of one token; nobody else shall notice.
+        with self._torch.random.fork_rng([z.device] if z.device.type == "cuda" else []):
+            found = self._model.generate(
+                input_ids=tokens.to(z.device),
+                attention_mask=mask.to(z.device),
+                generation_config=GenerationConfig(
+                    min_new_tokens=steps,
+                    max_new_tokens=steps,
+                    do_sample=True,
+                    num_return_sequences=each,
+                    eos_token_id=config.eos_token_id,
+                    pad_token_id=config.pad_token_id,
+                    temperature=1.0,  # `_Draw` has done with temperature and tops
+                    top_k=0,
+                    top_p=1.0,
+                ),
+                logits_processor=LogitsProcessorList([_Draw(self._torch, config, shares)]),
+            )
+        paths = found[:, -steps:].reshape(len(z), each, steps)
+        return self._tokenizer.output_transform(paths.cpu(), state).to(z)
+
+
+class _Draw:
+    """Leaves one token of each path: the one at its share of the distribution."""
+
+    def __init__(self, torch: Any, config: Any, shares: F32) -> None:
+        from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+        self._torch = torch
+        self._shares = shares
+        self._step = 0
+        self._warpers: list[Any] = []
+        if config.temperature != 1.0:
+            self._warpers.append(TemperatureLogitsWarper(config.temperature))
+        if config.top_k:
+            self._warpers.append(TopKLogitsWarper(config.top_k))
+        if config.top_p < 1.0:
+            self._warpers.append(TopPLogitsWarper(config.top_p))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(b x S, V) logits -> the same, minus infinity but for one token a row."""
+        for warper in self._warpers:
+            scores = warper(input_ids, scores)
+        # Tokens are in the order of their values, so a rounding error moves a draw by one bin.
+        below = scores.double().softmax(dim=-1).cumsum(dim=-1)
+        share = self._torch.tensor(self._shares[:, self._step]).to(below)
+        share = share.repeat(len(scores) // len(share))[:, None] * below[:, -1:]
+        self._step += 1
+        token = self._torch.searchsorted(below, share, right=True).clamp(max=scores.shape[1] - 1)
+        return self._torch.full_like(scores, -np.inf).scatter(1, token, 0.0)
+
+
+_FAMILIES: dict[str, type[_T5 | _Quantiles]] = {
+    "ChronosPipeline": _T5,
+    "ChronosBoltPipeline": _Quantiles,
+    "Chronos2Pipeline": _Chronos2,
+}
+
+
+def _import_torch() -> Any:
+    try:
+        import chronos  # noqa: F401
+        import torch
+    except ImportError as exc:
+        raise ConfigError(
+            f"Chronos checkpoints need torch and chronos-forecasting ({exc}): "
+            "pip install 'openanomaly[chronos]', or uv run --extra chronos"
+        ) from exc
+    return torch
+
+
+def _device(torch: Any, device: str) -> Any:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except RuntimeError as exc:
+        raise ConfigError(f"device {device!r}: use auto, cpu, cuda, cuda:N or mps") from exc
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {device!r}: torch sees {torch.cuda.device_count()} CUDA devices")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"device {device!r}: torch sees no MPS device")
+    return found
+
+
+def _load(torch: Any, model: str, device: Any) -> _T5 | _Quantiles:
+    import transformers
+    from chronos import BaseChronosPipeline
+
+    path = Path(model).expanduser()
+    local = path.is_dir()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        # With a folder nothing is asked of the hub, whatever is missing in it.
+        pipeline = BaseChronosPipeline.from_pretrained(
+            str(path) if local else model, dtype=torch.float32, local_files_only=local
+        )
+        pipeline.inner_model.to(device).eval()
+        family = type(pipeline).__name__
+        return _FAMILIES[family](torch, pipeline)
+    except Exception as exc:
+        # Whatever the libraries raise, and they raise anything: it is this checkpoint.
+        where = "the folder" if local else "there is no such folder, and the name on the hub"
+        first = next(iter(str(exc).strip().splitlines()), "")
+        raise ConfigError(
+            f"model {model!r}: {where} cannot be loaded as a Chronos checkpoint "
+            f"({type(exc).__name__}: {first}); set the pipeline's `model`"
+        ) from exc
+
+
+def _standardise(context: F32, seen: NDArray[np.bool_]) -> tuple[F32, F64, F64]:
+    """(b, T) with mean 0 and deviation 1 over what is known, and the (b,) means and deviations.
+
+    In float64, for the square of 3e38 is none in float32, nor is that of 1e-30. A constant has
+    deviation 0, so that any forecast of it is itself; nothing known counts as 0 with deviation 1.
+    """
+    x = np.where(seen, context, 0).astype(np.float64)
+    n = np.maximum(seen.sum(axis=1), 1)
+    location = x.sum(axis=1) / n
+    lowest = np.where(seen, context, np.inf).min(axis=1)
+    highest = np.where(seen, context, -np.inf).max(axis=1)
+    constant = lowest == highest
+    location = np.where(constant, lowest, location)
+    x = np.where(seen, x - location[:, None], 0)
+    scale = np.sqrt(np.square(x).sum(axis=1) / n)
+    known = scale > 0
+    z = x / np.where(known, scale, 1)[:, None]
+    z[~seen] = np.nan
+    # In rows: torch warns of, and copies, what comes in another order.
+    return z.astype(np.float32, order="C"), location, np.where(known | constant, scale, 1.0)
+
+
+def _masses(levels: Sequence[float]) -> F64:
+    """(K,) the probability that each level stands for: half-way to its neighbours, ends to the end."""
+    edges = np.concatenate([[0.0], (np.array(levels[1:]) + levels[:-1]) / 2, [1.0]])
+    return np.diff(edges)
+
+
+def _mixture(torch: Any, values: Tensor, share: Tensor, levels: Sequence[float]) -> Tensor:
+    """(b, K, h) quantiles of (b, N, h) values that have `share` (N,) of the probability each."""
+    ordered, order = values.transpose(1, 2).sort(dim=2)
+    weight = share[order]
+    middle = weight.cumsum(dim=2) - weight / 2
+    asked = torch.tensor(levels).to(middle).expand(*middle.shape[:2], -1).contiguous()
+    high = torch.searchsorted(middle, asked).clamp(1, middle.shape[2] - 1)
+    low = high - 1
+    a, b = ordered.gather(2, low), ordered.gather(2, high)
+    at, to = middle.gather(2, low), middle.gather(2, high)
+    return (a + ((asked - at) / (to - at)).clamp(0, 1) * (b - a)).transpose(1, 2)
+
+
+def _even_shares(paths: int, steps: int) -> F32:
+    """(S, steps) numbers in (0, 1): at each step one in every S-th part, in any order.
+
+    The first steps are the same whatever comes after: a short forecast begins a long one.
+    """
+    chance = np.random.default_rng(_SEED).random((steps, 2, paths))
+    order = np.argsort(chance[:, 0], axis=1)
+    return ((order + chance[:, 1]) / paths).clip(1e-6, 1 - 1e-6).astype(np.float32).T
