@@ -1,9 +1,10 @@
 """How well the scorer detects: NAB, Microsoft's cloud monitoring dataset, faults in BOOM telemetry.
 
     uv run bench/quality/run.py --data DIR [--cache FILE.npz] [--only nab,mscm,faults] [--set tolerance=0.15]
+        [--model statistical]
 
 DIR holds `nab/`, `mscm/` and `boom/` as their publishers lay them out (they are not ours to ship);
-what is not there is left out. Forecasts are the statistical engine's, every 16 steps from 512, the
+what is not there is left out. Forecasts are the built-in model's, every 16 steps from 512, the
 scorer is the product's, its threshold 1.0 for all. BOOM needs pyarrow: `uv run --with pyarrow ...`.
 The last line is one JSON object.
 """
@@ -20,8 +21,9 @@ import numpy as np
 import recordings
 from numpy.typing import NDArray
 
-from openanomaly.adapters.statistical import StatisticalAdapter
+from openanomaly.adapters.engines import make_engines
 from openanomaly.core.pipelines.pipeline import ScoreOptions
+from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.scoring import LEVELS
 from openanomaly.core.scoring.scorer import Scorer
 
@@ -29,9 +31,8 @@ CONTEXT, EVERY, FIRST, QUIET = 512, 16, 64, 24
 F32 = NDArray[np.float32]
 
 
-def forecasts(series: list[NDArray[np.float64]]) -> list[F32]:
+def forecasts(series: list[NDArray[np.float64]], engine: ModelEngine) -> list[F32]:
     """(T, 5) quantiles for each step of each series, made at most EVERY steps before."""
-    engine = StatisticalAdapter()
     contexts, owner = [], []
     for i, x in enumerate(series):
         padded = np.concatenate([np.full(CONTEXT, np.nan), x - np.nanmedian(x[:FIRST])]).astype(np.float32)
@@ -114,31 +115,35 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cache", type=Path, help="keep the forecasts here")
     parser.add_argument("--only", default="nab,mscm,faults")
+    parser.add_argument("--model", default="auto", help="who forecasts")
     parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="a score option")
     parser.add_argument("--phases", type=int, default=4, help="positions of the blocks to average over")
     args = parser.parse_args()
     options = ScoreOptions(**{k: json.loads(v) for k, v in (s.split("=", 1) for s in args.set)})
     only = args.only.split(",")
-    result: dict[str, object] = {"options": options.model_dump(exclude_defaults=True)}
+    engine = make_engines([args.model])[args.model]
+    result: dict[str, object] = {"model": engine.name, "options": options.model_dump(exclude_defaults=True)}
     for name in only:
         folder = args.data / ("boom" if name == "faults" else name)
         if not folder.is_dir():
             print(f"{folder} is not there; {name} is left out", file=sys.stderr)
             continue
-        result[name] = run(name, folder, args.cache, options, args.phases)
+        result[name] = run(name, folder, args.cache, options, args.phases, engine)
         print(name, json.dumps(result[name]))
     print(json.dumps(result))
 
 
-def run(name: str, folder: Path, cache: Path | None, options: ScoreOptions, phases: int) -> dict[str, object]:
+def run(
+    name: str, folder: Path, cache: Path | None, options: ScoreOptions, phases: int, engine: ModelEngine
+) -> dict[str, object]:
     """Figures of one collection; means over `phases` positions of the blocks where they matter most."""
     if name == "faults":
         x, copies = faults.make(recordings.boom(folder))
-        bands = cached(name, cache, list(x))
+        bands = cached(name, cache, list(x), engine)
         return faults.report(copies, np.array(scores(list(x), bands, options)))
     series = recordings.nab(folder) if name == "nab" else recordings.mscm(folder)
     values = [r.value for r in series]
-    bands = cached(name, cache, values)
+    bands = cached(name, cache, values, engine)
     rounds = []
     for k in range(phases):
         s = scores(values, bands, options, shift=k * options.block // phases)
@@ -148,12 +153,14 @@ def run(name: str, folder: Path, cache: Path | None, options: ScoreOptions, phas
     return out
 
 
-def cached(name: str, cache: Path | None, values: list[NDArray[np.float64]]) -> list[F32]:
+def cached(
+    name: str, cache: Path | None, values: list[NDArray[np.float64]], engine: ModelEngine
+) -> list[F32]:
     if cache is None:
-        return forecasts(values)
-    path = cache.with_name(f"{cache.stem}-{name}.npz")
+        return forecasts(values, engine)
+    path = cache.with_name(f"{cache.stem}-{name}-{engine.name}.npz")
     if not path.exists():
-        np.savez(path, *forecasts(values))
+        np.savez(path, *forecasts(values, engine))
     with np.load(path) as file:
         return [file[k] for k in file.files]
 
