@@ -55,6 +55,7 @@ class Watched:
         seen_ms: wall clock when its newest steps closed.
         normal_seen_ms: the same of steps outside episodes: while they come, every series is known.
         marker_seen_ms: the same of steps after which nothing comes, as where only episodes are emitted.
+        gone_ms: when series were forgotten that had no step for a while.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Watched:
     seen_ms: int = 0
     normal_seen_ms: int = 0
     marker_seen_ms: int = 0
+    gone_ms: int = 0
 
     @property
     def patience_ms(self) -> int:
@@ -229,7 +231,12 @@ class Board:
         rows = known.rows
         rows = rows[self.is_away(rows)]
         # One that left in an episode is shown as such for a while.
-        known.release(rows[known.track[rows] == NOT_TRACKED])
+        gone = rows[known.track[rows] == NOT_TRACKED]
+        numbers = known.pipeline[gone]
+        for watched in self.pipelines.values():
+            if (numbers == watched.number).any():
+                watched.gone_ms = self.clock_ms
+        known.release(gone)
 
 
 def _waves(row: NDArray[np.uint32]) -> Iterator[NDArray[np.int64]]:

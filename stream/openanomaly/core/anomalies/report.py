@@ -74,8 +74,10 @@ class View:
             return None
         if watched.marker_seen_ms > watched.normal_seen_ms:
             return "episodes"
+        # Normal steps no longer come, and their series are no longer there: unlike where all are odd.
         is_long_ago = watched.seen_ms - watched.normal_seen_ms > watched.patience_ms
-        return "episodes" if is_long_ago and (self.away_pipeline == watched.number).any() else "all"
+        are_gone = watched.gone_ms > watched.normal_seen_ms or (self.away_pipeline == watched.number).any()
+        return "episodes" if is_long_ago and are_gone else "all"
 
 
 def _forecasts(is_unforecast: NDArray[np.bool_]) -> dict[str, Any]:

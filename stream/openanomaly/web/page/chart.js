@@ -5,7 +5,7 @@
 import { number, clock } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const PLOT = 128, GAP = 10, STRIP = 34, TOP = 8;
+const PLOT = 104, GAP = 10, STRIP = 30, TOP = 8, EDGE = 50;
 const HEIGHT = TOP + PLOT + GAP + STRIP + 18;
 
 function node(name, attributes, text) {
@@ -54,9 +54,9 @@ export function draw(svg, anomaly, alertScore, width, tell) {
   if (!count) return;
   const first = steps.time_ms[0] - stepMs / 2, last = steps.time_ms[count - 1] + stepMs / 2;
   const [low, high] = span(steps);
-  const x = (time) => ((time - first) / (last - first)) * width;
+  const x = (time) => EDGE + ((time - first) / (last - first)) * (width - EDGE);
   const y = (value) => TOP + PLOT - ((value - low) / (high - low)) * PLOT;
-  const inside = (value) => Math.max(TOP - 2, Math.min(TOP + PLOT + 2, y(value)));
+  const inside = (value) => Math.max(TOP, Math.min(TOP + PLOT, y(value)));
   const half = Math.max(0.75, (x(steps.time_ms[0] + stepMs) - x(steps.time_ms[0])) / 2);
   const at = (i) => x(steps.time_ms[i]);
   const f = (v) => v.toFixed(1);
@@ -66,7 +66,7 @@ export function draw(svg, anomaly, alertScore, width, tell) {
     const [left, right] = [at(run[0]) - half, at(run.at(-1)) + half];
     svg.append(node("rect", { class: "episode", x: f(left), y: 0, width: f(right - left), height: floor }));
   }
-  svg.append(node("line", { class: "axis", x1: 0, x2: width, y1: TOP + PLOT + 0.5, y2: TOP + PLOT + 0.5 }));
+  svg.append(node("line", { class: "axis", x1: EDGE, x2: width, y1: TOP + PLOT + 0.5, y2: TOP + PLOT + 0.5 }));
 
   for (const run of runs(steps, stepMs, (i) => isNumber(steps.lower[i]) && isNumber(steps.upper[i]))) {
     const ends = run.length > 1 ? run.map((i) => [at(i), i]) : [[at(run[0]) - half, run[0]], [at(run[0]) + half, run[0]]];
@@ -96,17 +96,19 @@ export function draw(svg, anomaly, alertScore, width, tell) {
     svg.append(node("rect", { class: "blind", x: f(at(run[0]) - half), width: f(at(run.at(-1)) - at(run[0]) + 2 * half), y: floor + 1, height: 3 }));
   }
   const limit = floor - tall(alertScore);
-  svg.append(node("line", { class: "alert", x1: 0, x2: width, y1: f(limit), y2: f(limit) }));
+  svg.append(node("line", { class: "alert", x1: EDGE, x2: width, y1: f(limit), y2: f(limit) }));
 
-  svg.append(node("text", { class: "tick", x: 2, y: TOP + 9 }, number(high)));
-  svg.append(node("text", { class: "tick", x: 2, y: TOP + PLOT - 4 }, number(low)));
-  svg.append(node("text", { class: "tick", x: 2, y: HEIGHT - 2 }, clock(steps.time_ms[0], stepMs)));
-  svg.append(node("text", { class: "tick", x: width - 2, y: HEIGHT - 2, "text-anchor": "end" }, clock(steps.time_ms[count - 1], stepMs)));
+  const tick = (text, px, py, anchor) => svg.append(node("text", { class: "tick", x: px, y: py, "text-anchor": anchor }, text));
+  tick(number(high), EDGE - 6, TOP + 9, "end");
+  tick(number(low), EDGE - 6, TOP + PLOT, "end");
+  tick("score", EDGE - 6, floor, "end");
+  tick(clock(steps.time_ms[0], stepMs), EDGE, HEIGHT - 2, "start");
+  tick(clock(steps.time_ms[count - 1], stepMs), width - 1, HEIGHT - 2, "end");
 
   const cursor = node("line", { class: "cursor", y1: 0, y2: floor, visibility: "hidden" });
   svg.append(cursor);
   svg.onpointermove = (event) => {
-    const time = first + (event.offsetX / width) * (last - first);
+    const time = first + ((event.offsetX - EDGE) / (width - EDGE)) * (last - first);
     let best = 0;
     steps.time_ms.forEach((t, i) => { if (Math.abs(t - time) < Math.abs(steps.time_ms[best] - time)) best = i; });
     cursor.setAttribute("x1", f(at(best)));

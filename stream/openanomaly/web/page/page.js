@@ -88,6 +88,7 @@ function take(found) {
       before = { total, ms: found.now_ms };
     }
   }
+  else if (Date.now() + skewMs - found.now_ms > 3000) rate = 0;
   shown = found;
   render();
 }
@@ -145,7 +146,10 @@ function headline() {
   const { summary } = shown;
   const phase = emptyPhase();
   let text = "Everything is normal";
-  if (summary.anomalous) text = `${many(summary.anomalous, "series", "series")} ${summary.anomalous === 1 ? "is" : "are"} anomalous`;
+  const [worst] = shown.groups;
+  const isIncident = worst && worst.name && worst.anomalous > 2 && worst.anomalous > summary.anomalous / 2 && shown.groups.length > 1;
+  const where = !isIncident ? "" : worst.anomalous === summary.anomalous ? `, all of ${worst.name}` : `, ${count(worst.anomalous)} of ${worst.name}`;
+  if (summary.anomalous) text = `${many(summary.anomalous, "series", "series")} ${summary.anomalous === 1 ? "is" : "are"} anomalous${where}`;
   else if (phase === "nothing") text = "Waiting for the first samples";
   else if (phase !== "normal") text = "Getting to know your series";
   setText($("headline"), text);
@@ -273,24 +277,25 @@ function cards() {
 $("filtered").addEventListener("click", (event) => { if (event.target.closest("[data-clear]")) change({ group: null }); });
 $("more").addEventListener("click", () => { filter.limit = Math.min(MOST, filter.limit + PAGE); ask(); });
 
-function selector(anomaly) {
-  const quoted = Object.entries(anomaly.labels).map(([name, value]) => `${JSON.stringify(name)}=${JSON.stringify(value)}`);
-  return `{${quoted.join(",")}}`.replace(/"([a-zA-Z_][a-zA-Z0-9_]*)"=/g, "$1=");
-}
-
 class Card {
   constructor() {
     this.name = h("h3");
     this.state = h("span", { class: "chip" });
     this.when = h("p", { class: "when" });
     this.labels = h("ul", { class: "labels" });
-    this.said = h("p", { class: "said" });
+    this.why = h("p", { class: "why" });
+    this.facts = h("table", { class: "facts" });
+    this.chips = h("ul", { class: "chips" });
     this.readout = h("p", { class: "readout", "aria-hidden": "true" });
     this.chart = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     this.chart.setAttribute("role", "img");
     this.place = h("div", { class: "chart" }, this.chart);
     this.note = h("p", { class: "quiet" });
-    this.element = h("li", { class: "card" }, h("div", { class: "head" }, this.state, this.name, this.when), this.labels, this.said, this.place, this.readout, this.note);
+    this.element = h(
+      "li", { class: "card" },
+      h("div", { class: "head" }, this.state, this.name, this.when), this.labels,
+      h("div", { class: "body" }, h("div", { class: "told" }, this.why, this.facts, this.chips, this.note), h("div", { class: "drawn" }, this.place, this.readout)),
+    );
     this.width = 0;
     new ResizeObserver(() => this.draw()).observe(this.place);
   }
@@ -316,24 +321,31 @@ class Card {
       : `${from}, ${span(until - a.since_ms + a.step_ms)}`;
     setText(this.when, text);
     fill(this.labels, ...Object.entries(labels).map(([key, value]) => h("li", { title: `${key}="${value}"` }, h("span", {}, key), h("b", {}, value))));
-    const peak = a.peak, band = peak.expected;
-    const range = (e) => (e.lower === null || e.upper === null ? "unknown" : `${number(e.lower)} to ${number(e.upper)}`);
-    fill(
-      this.said,
-      h("strong", {}, sentence(peak.reason.text ?? `reason ${peak.reason.code}`)),
-      ` Worst at ${moment(peak.time_ms, now, a.step_ms)}: `, h("b", {}, number(peak.value)), `, expected ${range(band)}, score `, h("b", { class: "score" }, number(Math.round(peak.score * 100) / 100)), ". ",
-      `${a.state === "open" ? "Now" : "Latest"}: `, h("b", {}, number(a.value)), `, expected ${range(a.expected)}, score `, h("b", {}, number(Math.round(a.score * 100) / 100)), ".",
+    const peak = a.peak;
+    setText(this.why, peak.reason.text ? sentence(peak.reason.text) : `Reason ${peak.reason.code}`);
+    const line = (title, at, step) => h(
+      "tr", {},
+      h("th", { scope: "row" }, title, at === null ? null : h("small", {}, ` ${at}`)),
+      h("td", {}, number(step.value)),
+      h("td", {}, range(step.expected)),
+      h("td", { class: step.score > alertScore(a) ? "odd" : "" }, number(Math.round(step.score * 100) / 100)),
     );
-    const emits = shown.pipelines.find((p) => p.name === a.pipeline)?.emits;
+    fill(
+      this.facts,
+      h("thead", {}, h("tr", {}, h("td", {}), ...["value", "expected", "score"].map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, line("Worst", moment(peak.time_ms, now, a.step_ms), peak), line(a.state === "open" ? "Now" : "Latest", null, a)),
+    );
+    const chips = [];
+    if (shown.watched.pipelines.length > 1) chips.push(`pipeline ${a.pipeline}`);
+    if (a.is_young) chips.push("young series");
+    if (a.is_muted) chips.push("muted");
+    if (!a.has_forecast) chips.push("no forecast");
+    fill(this.chips, ...chips.map((text) => h("li", {}, text)));
     const notes = [];
-    if (shown.watched.pipelines.length > 1) notes.push(`Pipeline ${a.pipeline}.`);
-    if (a.state === "away") notes.push(`The series sent nothing more after ${moment(a.newest_ms, now, a.step_ms)}.`);
-    if (a.is_young) notes.push("Young: it is judged by little history yet.");
-    if (a.is_muted) notes.push("In a mute window.");
-    if (!a.has_forecast) notes.push("Judged without a forecast now.");
-    if (emits === "episodes") notes.push("Only steps of episodes are emitted: gaps are steps that were normal.");
+    if (a.state === "away") notes.push(`Nothing came after ${moment(a.newest_ms, now, a.step_ms)}.`);
+    if (shown.pipelines.find((p) => p.name === a.pipeline)?.emits === "episodes") notes.push("Only steps of episodes are emitted: gaps are steps that were normal.");
     setText(this.note, notes.join(" "));
-    this.chart.setAttribute("aria-label", `Chart of ${name}: worst value ${number(peak.value)}, expected ${range(band)}, score ${number(peak.score)}`);
+    this.chart.setAttribute("aria-label", `Chart of ${name}: worst value ${number(peak.value)}, expected ${range(peak.expected)}, score ${number(peak.score)}`);
   }
 
   draw() {
@@ -341,15 +353,16 @@ class Card {
     if (!width || width === this.width || !this.anomaly) return;
     this.width = width;
     const a = this.anomaly;
-    const alert = shown.watched.pipelines.find((p) => p.name === a.pipeline)?.alert_score ?? 1;
-    draw(this.chart, a, alert, width, (i) => {
+    draw(this.chart, a, alertScore(a), width, (i) => {
       const s = a.steps;
       setText(this.readout, i === null ? "" : `${moment(s.time_ms[i], nowMs(), a.step_ms)}: ${number(s.value[i])}, expected ${number(s.lower[i])} to ${number(s.upper[i])}, score ${number(s.score[i])}`);
     });
   }
 }
 
-const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
+const range = (e) => (e.lower === null || e.upper === null ? "–" : `${number(e.lower)} to ${number(e.upper)}`);
+const alertScore = (anomaly) => shown.watched.pipelines.find((p) => p.name === anomaly.pipeline)?.alert_score ?? 1;
 
 // -- nothing to list ------------------------------------------------------------------------------
 

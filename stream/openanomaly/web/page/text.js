@@ -1,6 +1,6 @@
 // Numbers, times and spans as people read them. Unknown is a dash.
 
-const plain = new Intl.NumberFormat("en", { maximumSignificantDigits: 5 });
+const plain = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const large = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
