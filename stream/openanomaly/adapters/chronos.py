@@ -250,7 +250,7 @@ class _Draw:
         for warper in self._warpers:
             scores = warper(input_ids, scores)
         # Tokens are in the order of their values, so a rounding error moves a draw by one bin.
-        below = scores.double().softmax(dim=-1).cumsum(dim=-1)
+        below = scores.float().softmax(dim=-1).cumsum(dim=-1)
         share = self._torch.tensor(self._shares[:, self._step]).to(below)
         share = share.repeat(len(scores) // len(share))[:, None] * below[:, -1:]
         self._step += 1
@@ -295,24 +295,27 @@ def _load(torch: Any, model: str, device: Any) -> _T5 | _Quantiles:
     import transformers
     from chronos import BaseChronosPipeline
 
-    path = Path(model).expanduser()
-    local = path.is_dir()
+    # What they have to say about a checkpoint is said below, in one line.
+    transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    path = Path(model).expanduser()
+    local = path.is_dir()  # then nothing is asked of the hub, whatever is missing in the folder
+    where = {"pretrained_model_name_or_path": str(path) if local else model, "local_files_only": local}
     try:
-        # With a folder nothing is asked of the hub, whatever is missing in it.
-        pipeline = BaseChronosPipeline.from_pretrained(
-            str(path) if local else model, dtype=torch.float32, local_files_only=local
-        )
+        pipeline = BaseChronosPipeline.from_pretrained(**where, dtype=torch.float32)
+        # Weights that are not there are random numbers to transformers, and a matter for a warning.
+        _, found = type(pipeline.inner_model).from_pretrained(**where, output_loading_info=True)
+        if found["missing_keys"]:
+            raise ValueError(f"weights are missing: {', '.join(sorted(found['missing_keys'])[:3])}")
         pipeline.inner_model.to(device).eval()
-        family = type(pipeline).__name__
-        return _FAMILIES[family](torch, pipeline)
+        return _FAMILIES[type(pipeline).__name__](torch, pipeline)
     except Exception as exc:
-        # Whatever the libraries raise, and they raise anything: it is this checkpoint.
-        where = "the folder" if local else "there is no such folder, and the name on the hub"
+        # The libraries raise anything. Whatever it is, it is this checkpoint.
+        kind = "the folder" if local else "no folder, so a name on the hub"
         first = next(iter(str(exc).strip().splitlines()), "")
         raise ConfigError(
-            f"model {model!r}: {where} cannot be loaded as a Chronos checkpoint "
-            f"({type(exc).__name__}: {first}); set the pipeline's `model`"
+            f"cannot load model {model!r} ({kind}) as a Chronos checkpoint: {type(exc).__name__}: {first}; "
+            "check `model` of the pipelines"
         ) from exc
 
 
