@@ -1,11 +1,11 @@
-"""The command line: `openanomaly run | receiver | window | inference | sink | version`."""
+"""The command line: `openanomaly run | receiver | window | inference | sink | demo | version`."""
 
 import argparse
 import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -33,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"openanomaly {version('openanomaly')} (Python {platform.python_version()})")
         return 0
     try:
+        if options.command == "demo":
+            return _demo(options)
         settings = _settings(options)
         if options.dry_run:
             return _dry_run(options.command, settings)
@@ -63,6 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     }
     for name, text in texts.items():
         _add_options(commands.add_parser(name, help=text, description=text.capitalize() + "."))
+    _add_demo_options(
+        commands.add_parser(
+            "demo",
+            help="a simulated fleet with known faults, and whether they are found",
+            description="A simulated fleet with known faults through the whole product. It needs nothing, "
+            "reads no settings, and leaves nothing behind. Exit status with --once: 0 if all faults were "
+            "found and false alarms stayed under their limit, 1 otherwise.",
+        )
+    )
     commands.add_parser("version", help="print the version")
     return parser
 
@@ -91,13 +102,54 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(_WORKER, action="store_true", help=argparse.SUPPRESS)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _add_demo_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--once", action="store_true", help="end after the last fault of the first round")
+    parser.add_argument("--series", type=_at_least(200), default=200, help="of the fleet; at least 200")
+    parser.add_argument(
+        "--seed", type=_at_least(0), default=1, help="of the fleet and of who has which fault"
+    )
+    parser.add_argument("--port", type=_at_least(0), default=9201, help="of the status page; 0 is a free one")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the status page")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a setting of the product under the fleet, e.g. --set inference.threads=1",
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        return value
+
+    return number
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from openanomaly.demo import run  # heavy: an HTTP client and server
+
+    browser = not options.no_browser
+    return run.main(
+        run.Options(options.series, options.seed, options.port, options.once, browser, _flags(options.set))
+    )
+
+
+def _flags(texts: Sequence[str]) -> dict[str, str]:
     flags: dict[str, str] = {}
-    for text in options.set:
+    for text in texts:
         name, equals, value = text.partition("=")
         if not equals:
             raise ConfigError(f"--set {text}: expected NAME=VALUE")
         flags[name.strip()] = value
+    return flags
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    flags = _flags(options.set)
     named = {
         "broker.url": options.broker,
         "web.listen": options.listen,

@@ -90,7 +90,7 @@ class ScoreEncoder:
             if not known.all():
                 at, value = sent[known], value[known]
                 head = [head[i] for i in np.flatnonzero(known).tolist()]
-            tails = _tails(frame.timestamp_ms[at], value)
+            tails = encode_samples(frame.timestamp_ms[at], value)
             pieces = [b""] * (2 * at.size)
             pieces[0::2] = head
             pieces[1::2] = [tails[i : i + _SIZE] for i in range(0, len(tails), _SIZE)]
@@ -195,8 +195,8 @@ def _values(frame: ScoreFrame, output: str) -> NDArray[np.float64]:
     return expected
 
 
-def _tails(timestamp_ms: NDArray[np.int64], value: NDArray[np.float64]) -> bytes:
-    """The samples: 18 bytes each, the timestamp a varint of six bytes."""
+def encode_samples(timestamp_ms: NDArray[np.int64], value: NDArray[np.float64]) -> bytes:
+    """One sample of a time series after another: 18 bytes each, the timestamp a varint of six bytes."""
     out = np.empty(len(value), _ROW)
     out["head"] = (0x12, _SIZE - 2, 0x09)
     out["value"] = value
