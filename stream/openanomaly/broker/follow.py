@@ -11,11 +11,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 
+from openanomaly.broker.lone_consumer import lone_consumer
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import OpenAnomalyError, RejectedError
 
@@ -102,7 +101,8 @@ class Follower:
         # Nothing is asked for by time: what all groups have read is deleted soon, so there is little.
         since_ms = self._since_ms()
         for (_, p), first in (await broker.earliest(parts)).items():
-            self._at[p] = max(first, self._at.get(p, 0))
+            self._at.setdefault(p, first)
+            self._move(p, first)
         while True:
             ends = {p: broker.high_water((topic, p)) for p in self._at}
             behind = {(topic, p): at for p, at in self._at.items() if at < ends[p]}
@@ -120,29 +120,11 @@ class Follower:
     # -- Kafka ---------------------------------------------------------------------------------
 
     async def _follow_kafka(self) -> None:
-        transport = cast("Any", self._app.producer_transport)
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=server_list(transport.url, transport.default_port),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=_FETCH_BYTES,
-            fetch_max_bytes=_FETCH_BYTES,
-            **credentials_to_aiokafka_auth(self._app.conf.broker_credentials),
-        )
         tps = [TopicPartition(self._spec.name, p) for p in range(self._spec.partitions)]
-        try:
+        async with lone_consumer(self._app, tps, _TIMEOUT_S) as consumer:
             async with asyncio.timeout(_TIMEOUT_S):
-                await consumer.start()
-                consumer.assign(tps)
                 await self._seek(consumer, tps)
             await self._read_kafka(consumer, tps)
-        finally:
-            # A broker that is away would hold it; what it leaves behind ends with its connections.
-            try:
-                await asyncio.wait_for(consumer.stop(), _TIMEOUT_S)
-            except TimeoutError:
-                log.debug("a consumer of %s did not stop in time", self._spec.name)
 
     async def _seek(self, consumer: Any, tps: list[TopicPartition]) -> None:
         """Go on where we were; at first, where the topic was `lead_s` ago."""

@@ -4,11 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
-from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 
+from openanomaly.broker.lone_consumer import lone_consumer
 from openanomaly.errors import BusUnavailableError
 
 if TYPE_CHECKING:
@@ -63,20 +62,9 @@ async def _read_embedded(
 async def _read_kafka(
     app: "App", topic: str, start: int, since_ms: int, most: int, take: Callable[[bytes], None]
 ) -> int:
-    transport = cast("Any", app.producer_transport)
     tp = TopicPartition(topic, 0)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=server_list(transport.url, transport.default_port),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        **credentials_to_aiokafka_auth(app.conf.broker_credentials),
-    )
-    try:
+    async with lone_consumer(app, [tp], _TIMEOUT_S) as consumer:
         async with asyncio.timeout(_TIMEOUT_S):
-            await consumer.start()
-            consumer.assign([tp])
             end = int((await consumer.end_offsets([tp]))[tp])
             if start >= end:
                 return end
@@ -90,5 +78,3 @@ async def _read_kafka(
                 if found:  # the limit is for a broker that says nothing, not for a long topic
                     limit.reschedule(asyncio.get_running_loop().time() + _TIMEOUT_S)
         return end
-    finally:
-        await consumer.stop()

@@ -84,13 +84,14 @@ export function draw(svg, anomaly, alertScore, width, tell) {
 
   const tall = (score) => Math.max(1, Math.sqrt(Math.min(Math.max(score, 0), 10) / 10) * STRIP);
   const bar = Math.max(1, Math.min(2 * half - (half > 1.5 ? 1 : 0), 9));
+  const dot = Math.min(3, Math.max(1.8, half));
   steps.score.forEach((score, i) => {
     if (!isNumber(score)) return;
     const isHigh = score > alertScore;
     svg.append(node("rect", {
       class: isHigh ? "bar high" : "bar", x: f(at(i) - bar / 2), width: f(bar), y: f(floor - tall(score)), height: f(tall(score)),
     }));
-    if (isHigh && isNumber(steps.value[i])) svg.append(node("circle", { class: "odd", cx: f(at(i)), cy: f(y(steps.value[i])), r: 3 }));
+    if (isHigh && isNumber(steps.value[i])) svg.append(node("circle", { class: "odd", cx: f(at(i)), cy: f(y(steps.value[i])), r: dot }));
   });
   for (const run of runs(steps, stepMs, (i) => !steps.has_forecast[i])) {
     svg.append(node("rect", { class: "blind", x: f(at(run[0]) - half), width: f(at(run.at(-1)) - at(run[0]) + 2 * half), y: floor + 1, height: 3 }));

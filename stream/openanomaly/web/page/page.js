@@ -21,10 +21,10 @@ function h(tag, props = {}, ...children) {
 
 /** Put `children` in place, unless the same is there: what is selected or has the focus stays. */
 function fill(element, ...children) {
-  const fresh = h("div", {}, ...children);
-  if (element.innerHTML === fresh.innerHTML) return;
+  const fresh = [...h("div", {}, ...children).childNodes], old = [...element.childNodes];
+  if (fresh.length === old.length && fresh.every((node, i) => node.isEqualNode(old[i]))) return;
   const focused = element.contains(document.activeElement) ? document.activeElement.getAttribute("data-group") : null;
-  element.replaceChildren(...fresh.childNodes);
+  element.replaceChildren(...fresh);
   if (focused !== null) element.querySelector(`[data-group="${CSS.escape(focused)}"]`)?.focus();
 }
 
