@@ -5,6 +5,7 @@ the window worker, which is told of every change (`ChangelogOwner`). Several tab
 owner.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +45,8 @@ class RingStore(Store):
         super().__init__(*args, options=options, **kwargs)
         self.owner: ChangelogOwner = options["owner"]
         self._offsets: dict[TP, int] = {}
+        self._active: set[int] = set()
+        self._lives: Counter[int] = Counter()  # how often a partition was dropped
 
     # -- what Faust calls ------------------------------------------------------------------------
 
@@ -68,19 +71,31 @@ class RingStore(Store):
     ) -> None:
         changelog = self.table.changelog_topic_name
         ours = {tp.partition for tp in assigned if tp.topic == changelog}
+        # Of a partition that was active, memory holds what we made of our input, not the changelog. As a
+        # standby it begins anew: another worker goes on from what is written, and so must a copy.
+        active = {tp.partition for tp in self.app.assignor.assigned_actives() if tp.topic == changelog}
+        ours -= self._active - active
         for tp in [tp for tp in self._offsets if tp.partition not in ours]:
             del self._offsets[tp]
+            self._lives[tp.partition] += 1
             self.owner.drop(self.table_name, tp.partition)
+        self._active &= ours
 
     def revoked(self) -> None:
         self.owner.revoked(self.table_name)
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        active = {tp.partition for tp in active_tps}
+        active = self._active = {tp.partition for tp in active_tps}
         # A partition whose changelog is empty is held too: it must be dropped when it leaves.
         for tp in (*active_tps, *standby_tps):
             self._offsets.setdefault(TP(tp.topic, tp.partition), -1)
         self.owner.recovered(self.table_name, active, {tp.partition for tp in standby_tps})
+
+    # -- what send_changelog asks ----------------------------------------------------------------
+
+    def life(self, partition: int) -> int:
+        """Changes when the partition is dropped."""
+        return self._lives[partition]
 
     def reset_state(self) -> None:
         """Nothing: memory is what `persisted_offset` says it is."""
@@ -131,7 +146,7 @@ def changelog_table(
         value_type=bytes,
         partitions=partitions,
         recovery_buffer_size=_RECOVERY_BUFFER,
-        standby_buffer_size=_RECOVERY_BUFFER,
+        standby_buffer_size=1,  # a copy that is promoted should lack nothing that is there
         options={"owner": owner},
     )
     spec = TopicSpec(
@@ -147,7 +162,8 @@ def changelog_table(
 
 async def send_changelog(table: Any, partition: int, records: Iterable[tuple[bytes, bytes | None]]) -> None:
     """Write (key, value) records of one partition; returns once the broker has all of them."""
-    topic = table.changelog_topic_name
+    topic, store = table.changelog_topic_name, table.data
+    life = store.life(partition)
     offsets = await publish(table.app, topic, [(partition, key, value) for key, value in records])
-    if offsets:
-        table.data.set_persisted_offset(TP(topic, partition), max(offsets))
+    if offsets and store.life(partition) == life:  # else it has left meanwhile, or begun anew as a standby
+        store.set_persisted_offset(TP(topic, partition), max(offsets))
