@@ -27,9 +27,9 @@ class ChronosAdapter:
     """Forecasts of a Chronos checkpoint, each row by itself.
 
     Rows are standardised in float64 before the model sees them, as it would do in float32: values
-    of any size pass, and a constant stays what it is. The model runs in float32 everywhere: the
-    three digits of bfloat16 are the size of the deviations that are to be found.
-    Levels that the checkpoint lacks are made of those it has by `core.quantiles`.
+    of any size pass, and a constant stays what it is. The model runs in float32 on every device:
+    the eight bits of bfloat16 are not finer than the deviations that are to be found. Levels that
+    the checkpoint lacks are made of those it has by `core.quantiles`.
     """
 
     fixed_shapes = False
@@ -80,6 +80,7 @@ class ChronosAdapter:
         found += location[:, None, None]
         top = np.finfo(np.float32).max
         out: F32 = np.clip(found, -top, top).astype(np.float32)
+        out[~np.isfinite(have).all(axis=(1, 2))] = np.nan  # who called drops such a row, and no other
         return out
 
     def _tell_beyond(self, quantiles: Sequence[float]) -> None:

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -154,14 +155,18 @@ def test_what_is_larger_than_memory_asks_for_smaller_batches(
 ) -> None:
     """The processor's allocator refuses 256 TB, whatever the machine."""
     it = engine(family)
+    made: list[weakref.ref[torch.Tensor]] = []
 
     def forward(*args: object, **kwargs: object) -> object:
+        large = torch.zeros(1 << 20)
+        made.append(weakref.ref(large))
         return torch.empty(1 << 48, dtype=torch.uint8)
 
     monkeypatch.setattr(it._family._model, "forward", forward)
     with pytest.raises(ForecastError, match=r"on cpu: .*alloc") as caught:
         it.predict(noise(), 8, LEVELS)
     assert caught.value.reason == "memory"
+    assert made[0]() is None, "what was made before is free again, though the error is still in hand"
 
 
 @pytest.mark.parametrize(
@@ -207,6 +212,26 @@ def test_a_batch_that_is_too_large_is_halved_until_it_fits(
     assert outcome.ok.all()
     assert outcome.fits == 5
     np.testing.assert_allclose(outcome.forecast, expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_row_that_the_model_has_no_numbers_for_spoils_no_other(
+    built_in: ChronosAdapter, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = noise(5)
+    expected = built_in.predict(context, 8, LEVELS)
+    whole = built_in._family._model.forward
+
+    def forward(context: torch.Tensor) -> Any:
+        found = whole(context=context)
+        found.quantile_preds[2, 4, 1] = bad
+        return found
+
+    monkeypatch.setattr(built_in._family._model, "forward", forward)
+    outcome = attempt.forecast(built_in, context, 8, LEVELS)
+    assert outcome.ok.tolist() == [True, True, False, True, True]
+    assert outcome.failed == {"nan": 1}
+    assert (outcome.forecast[outcome.ok] == expected[outcome.ok]).all()
 
 
 def remove(name: str) -> Callable[[Path], None]:
