@@ -70,7 +70,7 @@ def chronos2(folder: Path, **chronos: Any) -> Path:
 
 
 def t5(folder: Path, **chronos: Any) -> Path:
-    """A Chronos-T5 of one layer with 128 tokens, 128 steps of context and 8 sample paths."""
+    """A Chronos-T5 of one layer with 128 tokens, 128 steps of context and 4 sample paths."""
 
     tokens = 128
     config = T5Config(
@@ -99,7 +99,7 @@ def t5(folder: Path, **chronos: Any) -> Path:
         "eos_token_id": 1,
         "use_eos_token": True,
         "model_type": "seq2seq",
-        "num_samples": 8,
+        "num_samples": 4,
         "temperature": 1.0,
         "top_k": 50,
         "top_p": 1.0,
