@@ -7,12 +7,16 @@ CI=true nothing is skipped: there a missing part is an error (see parts/part.py)
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from parts import exporters, victoria
 from parts import kafka as kafka_part
 from parts.part import is_ci
+
+if TYPE_CHECKING:
+    from parts.browser import Browser
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +44,15 @@ def node_exporter(tmp_path: Path) -> Iterator[str]:
     """HOST:PORT of a node_exporter."""
     with exporters.node_exporter(tmp_path) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
+    """One browser for the whole run."""
+    from parts.browser import browser  # with selenium, which few tests need
+
+    with browser(tmp_path_factory.mktemp("browser")) as window:
+        yield window
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""Programs of Debian's packages: Prometheus 2, VictoriaMetrics, vmagent, node_exporter."""
+"""Programs of Debian's packages: Prometheus 2, VictoriaMetrics, vmagent, node_exporter, Chromium."""
 
 import os
 import shutil
@@ -12,6 +12,8 @@ PACKAGES = {
     "victoria-metrics": "victoria-metrics",
     "vmagent": "victoria-metrics",
     "prometheus-node-exporter": "prometheus-node-exporter",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
 }
 INSTALL = "apt-get install --no-install-recommends"
 

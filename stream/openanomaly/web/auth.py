@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from multidict import CIMultiDict
 
 from openanomaly.errors import ConfigError
 from openanomaly.settings import AuthSettings, WebSettings
@@ -59,6 +60,12 @@ class Credentials:
         elif settings.password_file is not None:
             self._password = SecretFile(f"{group}.password_file", settings.password_file)
 
+    @property
+    def wanted(self) -> CIMultiDict[str]:
+        """The header that asks for credentials: one for each kind, or browsers see the first alone."""
+        kinds = ['Basic realm="openanomaly"'] * (self._password is not None) + ["Bearer"] * bool(self._tokens)
+        return CIMultiDict(("WWW-Authenticate", kind) for kind in kinds)
+
     def accepts(self, header: str | None) -> bool:
         """Whether the value of an Authorization header passes."""
         if not self.is_set:
@@ -98,10 +105,7 @@ def middleware(settings: WebSettings) -> object:
         is_admin = request.path.startswith(ADMIN)
         credentials = admins if is_admin else callers
         if not credentials.accepts(request.headers.get("Authorization")):
-            raise web.HTTPUnauthorized(
-                text="authentication required\n",
-                headers={"WWW-Authenticate": 'Bearer, Basic realm="openanomaly"'},
-            )
+            raise web.HTTPUnauthorized(text="authentication required\n", headers=credentials.wanted)
         if is_admin and not credentials.is_set and not _is_local(request):
             raise web.HTTPForbidden(
                 text="the admin API answers this machine only until web.admin_auth or web.auth is set\n"

@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from openanomaly.settings import WebSettings
-from openanomaly.web.auth import ADMIN, middleware
+from openanomaly.settings import AuthSettings, WebSettings
+from openanomaly.web.auth import ADMIN, Credentials, middleware
 
 AUTH = {"bearer_token": "t0ken", "username": "me", "password": "pa:ss"}
 BASIC = "Basic " + base64.b64encode(b"me:pa:ss").decode()
@@ -62,3 +62,16 @@ def test_the_admin_api_may_have_credentials_of_its_own() -> None:
 def test_without_credentials_the_admin_api_answers_this_machine_only() -> None:
     assert status({}, ADMIN + "status") == 200
     assert status({}, ADMIN + "status", **{"X-Forwarded-For": "10.0.0.1"}) == 403
+
+
+@pytest.mark.parametrize(
+    ("auth", "expected"),
+    [
+        (AUTH, ['Basic realm="openanomaly"', "Bearer"]),
+        ({"bearer_token": "t0ken"}, ["Bearer"]),
+        ({"username": "me", "password": "pass"}, ['Basic realm="openanomaly"']),
+    ],
+)
+def test_who_is_refused_hears_what_to_show(auth: dict[str, str], expected: list[str]) -> None:
+    credentials = Credentials(AuthSettings.model_validate(auth), "web.auth")
+    assert credentials.wanted.getall("WWW-Authenticate") == expected

@@ -10,8 +10,10 @@ from openanomaly.errors import ConfigError, MalformedRequestError
 
 State = Literal["open", "ended", "all"]
 _PARAMETERS = ("pipeline", "group", "match", "state", "since", "limit", "steps")
-_MOST_LISTED = 10_000
-_MOST_STEPS = 10_000
+_MOST_LISTED = 1_000
+_MOST_STEPS = 1_000
+_MOST_POINTS = 12_000
+"""Steps of an answer: it is made between two other requests, and takes 0.1 s at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,19 @@ class Query:
             selector = None if match is None else Selector.parse(match)
         except ConfigError as exc:
             raise _wrong("match", str(exc)) from exc
+        limit = _number("limit", given.get("limit", "50"), _MOST_LISTED)
+        most = _MOST_POINTS // max(limit, 1)
+        steps = _number("steps", given.get("steps", str(min(120, most))), _MOST_STEPS)
+        if steps > most:
+            raise _wrong("steps", f"{limit} x {steps} are more than {_MOST_POINTS} steps; ask for {most}")
         return cls(
             pipeline,
             given.get("group"),
             selector,
             state,  # type: ignore[arg-type]
             _time(given["since"]) if "since" in given else None,
-            _number("limit", given.get("limit", "50"), _MOST_LISTED),
-            _number("steps", given.get("steps", "120"), _MOST_STEPS),
+            limit,
+            steps,
         )
 
 

@@ -16,6 +16,7 @@ from openanomaly.core.windows.rows import Rows
 
 _GROUPS_LISTED = 100
 _DIGITS = 7
+_CHART_DIGITS = 5
 
 
 def report(board: Board, query: Query) -> dict[str, Any]:
@@ -223,7 +224,7 @@ def _reason(number: int) -> dict[str, str | None]:
 def _columns(steps: NDArray[np.void]) -> dict[str, list[Any]]:
     return {
         "time_ms": steps["time_ms"].tolist(),
-        **{name: _numbers(steps[name], _DIGITS) for name in ("value", "median", "lower", "upper")},
+        **{name: _numbers(steps[name], _CHART_DIGITS) for name in ("value", "median", "lower", "upper")},
         "score": _numbers(steps["score"], 4),
         "is_open": ((steps["flags"] & ScoreFlag.OPEN) != 0).tolist(),
         "has_forecast": ((steps["flags"] & ScoreFlag.NO_FORECAST) == 0).tolist(),
@@ -237,10 +238,11 @@ def _value(number: Any, digits: int = _DIGITS) -> float | None:
 def _numbers(values: NDArray[np.floating], digits: int) -> list[float | None]:
     """Numbers of so many significant digits: what a chart shows, and half the bytes. None for NaN."""
     values = values.astype(np.float64)
-    is_known = np.isfinite(values)
     with np.errstate(all="ignore"):
         scale = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(values))))
         rounded = np.round(values * scale) / scale
-    rounded = np.where(np.isfinite(rounded), rounded, values)  # 0, and numbers at the ends of float64
-    out: list[float | None] = np.where(is_known, rounded, None).tolist()  # type: ignore[call-overload]
+    # What cannot be scaled stays: 0, and numbers at the ends of float64.
+    out: list[float | None] = np.where(np.isfinite(rounded), rounded, values).tolist()
+    for i in np.flatnonzero(~np.isfinite(values)).tolist():
+        out[i] = None
     return out

@@ -4,7 +4,7 @@
 import { draw } from "./chart.js";
 import { clock, count, many, moment, number, percent, span } from "./text.js";
 
-const EVERY_MS = 2000, HIDDEN_EVERY_MS = 15000, TIMEOUT_MS = 10000, PAGE = 50, MOST = 1000;
+const EVERY_MS = 2000, HIDDEN_EVERY_MS = 15000, TIMEOUT_MS = 10000, PAGE = 20, MOST = 200, STEPS = 90, POINTS = 12000;
 const $ = (id) => document.getElementById(id);
 
 /** An element; `props` are attributes, `on...` are handlers, children are nodes or text. */
@@ -44,7 +44,7 @@ const filter = {
 let shown = null, before = null, rate = null, skewMs = 0, lostAtMs = null, heardAtMs = null, timer = 0, turn = 0;
 
 function query() {
-  const parameters = new URLSearchParams({ limit: filter.limit });
+  const parameters = new URLSearchParams({ limit: filter.limit, steps: Math.min(STEPS, Math.floor(POINTS / filter.limit)) });
   if (filter.match) parameters.set("match", filter.match);
   if (filter.state !== "all") parameters.set("state", filter.state);
   if (filter.group !== null) parameters.set("group", filter.group);
@@ -55,7 +55,9 @@ async function ask() {
   clearTimeout(timer);
   const mine = ++turn;
   try {
-    const answer = await fetch(`api/v1/anomalies?${query()}`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
+    // Not relative: browsers refuse that where the address of the page has a password in it.
+    const api = new URL("api/v1/anomalies", location.origin + location.pathname);
+    const answer = await fetch(`${api}?${query()}`, { signal: AbortSignal.timeout(TIMEOUT_MS) });
     if (mine !== turn) return; // a newer question is on its way
     if (answer.status === 400) {
       setText($("match-error"), (await answer.text()).trim());
@@ -185,7 +187,7 @@ function groups() {
     return h("li", { class: group.anomalous ? "odd" : "" }, h(
       "button",
       { type: "button", "data-group": group.name === null ? "" : group.name, "aria-pressed": String(filter.group === group.name), disabled: group.name === null, title: group.label ? `${group.label}="${group.name}"` : null },
-      h("span", { class: "name" }, name), h("span", { class: "share" }, told, group.share === null ? null : h("b", {}, percent(group.share))),
+      h("span", { class: "name" }, name), h("span", { class: "share" }, `${told} `, group.share === null ? null : h("b", {}, percent(group.share))),
       group.share === null ? null : h("progress", { max: 100, value: wide, "aria-hidden": "true" }),
     ));
   };
@@ -320,7 +322,7 @@ class Card {
       ? `${moment(a.since_ms, now, a.step_ms)} to ${moment(a.ended_ms, now, a.step_ms)}`
       : `${from}, ${span(until - a.since_ms + a.step_ms)}`;
     setText(this.when, text);
-    fill(this.labels, ...Object.entries(labels).map(([key, value]) => h("li", { title: `${key}="${value}"` }, h("span", {}, key), h("b", {}, value))));
+    fill(this.labels, ...Object.entries(labels).map(([key, value]) => h("li", { title: `${key}="${value}"` }, h("span", {}, `${key}=`), h("b", {}, value))));
     const peak = a.peak;
     setText(this.why, peak.reason.text ? sentence(peak.reason.text) : `Reason ${peak.reason.code}`);
     const line = (title, at, step) => h(
@@ -410,7 +412,7 @@ function empty() {
 }
 
 function snippet() {
-  const base = new URL(".", location.href).href.replace(/\/$/, "");
+  const base = new URL(".", location.origin + location.pathname).href.replace(/\/$/, "");
   const { write_path: path, needs_credentials: isLocked } = shown.watched;
   const url = path === null ? "http://RECEIVER:9201/api/v1/write" : base + path;
   const lines = ["remote_write:", `  - url: ${url}`, "    # Prometheus 3; leave this line out for Prometheus 2:", "    protobuf_message: io.prometheus.write.v2.Request"];
@@ -424,6 +426,7 @@ function change(part) {
   Object.assign(filter, part, { limit: PAGE });
   const parameters = query();
   parameters.delete("limit");
+  parameters.delete("steps");
   history.replaceState(null, "", parameters.size ? `?${parameters}` : location.pathname);
   ask();
 }
