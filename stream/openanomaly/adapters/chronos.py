@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.quantiles import at_levels, beyond
+from openanomaly.core.quantiles import PATHS, at_levels, beyond, mixed
 from openanomaly.errors import ConfigError, ForecastError
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,6 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 Tensor = Any  # torch takes four seconds to import: nobody who merely imports this file shall wait for it
 
-_PATHS = tuple(np.arange(1, 10) / 10)  # what a horizon beyond the model's own goes on from, as Chronos does
 _SEED = 20_170_607
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED", "out of memory")
 
@@ -108,7 +107,7 @@ class _Quantiles:
 
     rows = 32  # at a time: what a layer leaves for the next stays in the processor's cache
     rows_gpu = 512
-    paths = len(_PATHS)
+    paths = len(PATHS)
 
     def __init__(self, torch: Any, pipeline: Any) -> None:
         self._torch = torch
@@ -117,8 +116,6 @@ class _Quantiles:
         self.max_context: int = pipeline.model_context_length
         self.horizon: int = pipeline.model_prediction_length
         self.horizon_step = self.horizon
-        mass = np.tile(_masses(self.levels), self.paths) / self.paths
-        self._share = mass.astype(np.float32)
 
     def step(self, z: Tensor, steps: int) -> Tensor:
         """(b, T) -> (b, K, steps), no more steps than the model's own horizon."""
@@ -136,12 +133,13 @@ class _Quantiles:
         blocks, left = [known], horizon - known.shape[2]
         z = z[:, None].expand(-1, self.paths, -1)
         while left:
-            path = at_levels(known.transpose(1, 2).cpu().numpy(), self.levels, _PATHS)
+            path = at_levels(known.transpose(1, 2).cpu().numpy(), self.levels, PATHS)
             path = torch.from_numpy(path).to(z).transpose(1, 2)
             z = torch.cat([z, path], dim=2)[:, :, -self.max_context :]
             ahead = self.step(z.reshape(b * self.paths, -1), min(left, self.horizon))
-            ahead = ahead.reshape(b, len(self._share), -1)
-            known = _mixture(torch, ahead, torch.from_numpy(self._share).to(z), self.levels)
+            ahead = ahead.reshape(b, self.paths, len(self.levels), -1)
+            mixture = mixed(ahead.cpu().numpy(), self.levels)
+            known = torch.from_numpy(mixture).to(z).transpose(1, 2)
             blocks.append(known)
             left -= known.shape[2]
         return torch.cat(blocks, dim=2)
@@ -340,25 +338,6 @@ def _standardise(context: F32, seen: NDArray[np.bool_]) -> tuple[F32, F64, F64]:
     z[~seen] = np.nan
     # In rows: torch warns of, and copies, what comes in another order.
     return z.astype(np.float32, order="C"), location, np.where(known | constant, scale, 1.0)
-
-
-def _masses(levels: Sequence[float]) -> F64:
-    """(K,) the probability that each level stands for: half-way to its neighbours, ends to the end."""
-    edges = np.concatenate([[0.0], (np.array(levels[1:]) + levels[:-1]) / 2, [1.0]])
-    return np.diff(edges)
-
-
-def _mixture(torch: Any, values: Tensor, share: Tensor, levels: Sequence[float]) -> Tensor:
-    """(b, K, h) quantiles of (b, N, h) values that have `share` (N,) of the probability each."""
-    ordered, order = values.transpose(1, 2).sort(dim=2)
-    weight = share[order]
-    middle = weight.cumsum(dim=2) - weight / 2
-    asked = torch.tensor(levels).to(middle).expand(*middle.shape[:2], -1).contiguous()
-    high = torch.searchsorted(middle, asked).clamp(1, middle.shape[2] - 1)
-    low = high - 1
-    a, b = ordered.gather(2, low), ordered.gather(2, high)
-    at, to = middle.gather(2, low), middle.gather(2, high)
-    return (a + ((asked - at) / (to - at)).clamp(0, 1) * (b - a)).transpose(1, 2)
 
 
 def _even_shares(paths: int, steps: int) -> F32:

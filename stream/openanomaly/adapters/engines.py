@@ -65,12 +65,8 @@ def _make(model: str, threads: int, device: str) -> ModelEngine:
         return engine
     if model.endswith(".onnx"):
         return _onnx(Path(model), threads)
-    try:
-        from openanomaly.adapters.chronos import ChronosAdapter
-    except ImportError as exc:
-        raise ConfigError(
-            f"model {model} needs torch and chronos-forecasting: install the extra `chronos` ({exc})"
-        ) from exc
+    from openanomaly.adapters.chronos import ChronosAdapter
+
     return ChronosAdapter(model, device=device, threads=threads)
 
 

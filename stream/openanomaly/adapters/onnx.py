@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from openanomaly.core.quantiles import at_levels
+from openanomaly.core.quantiles import PATHS, at_levels, mixed
 from openanomaly.errors import ConfigError, ForecastError
 
 F32 = NDArray[np.float32]
@@ -78,7 +78,7 @@ class OnnxAdapter:
 
     def predict(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:
         z, loc, scale = _standardised(_padded(_cropped(context, self._bolt), self._bolt.patch))
-        native = np.empty((len(z), len(self._bolt.levels), horizon), np.float32)
+        native = np.empty((len(z), horizon, len(self._bolt.levels)), np.float32)
 
         def work(at: int) -> None:
             native[at : at + _CHUNK] = self._chunk(z[at : at + _CHUNK], horizon)
@@ -86,25 +86,27 @@ class OnnxAdapter:
         chunks = range(0, len(z), _CHUNK)
         for _ in map(work, chunks) if self._pool is None else self._pool.map(work, chunks):
             pass
-        found = at_levels(native.transpose(0, 2, 1), self._bolt.levels, quantiles)
+        found = at_levels(native, self._bolt.levels, quantiles)
         top = float(np.finfo(np.float32).max)
         out: F64 = found * scale[:, None, None] + loc[:, None, None]
         return np.clip(out, -top, top).astype(np.float32)
 
     def _chunk(self, z: F32, horizon: int) -> F32:
-        """(B, Q, H) in the units of `z`. Beyond one pass as Chronos does it: each quantile is taken for
-        what came, forecast on, and the quantiles of all that are the next ones."""
-        found = [self._run(z)]
-        steps, levels = self._bolt.horizon, len(self._bolt.levels)
-        paths = z[:, None].repeat(levels, axis=1) if horizon > steps else z[:, None]
-        while len(found) * steps < horizon:
-            paths = np.concatenate([paths, found[-1]], axis=2)
-            paths = paths[:, :, -self._bolt.context :] if paths.shape[2] > self._bolt.context else paths
-            flat = _padded(paths.reshape(-1, paths.shape[2]), self._bolt.patch)
+        """(B, H, K) in the units of `z`.
+
+        Beyond one pass the model goes on from nine of its quantiles, each as if it had happened, as
+        Chronos' own pipelines do.
+        """
+        levels, patch = self._bolt.levels, self._bolt.patch
+        found = [self._run(z).transpose(0, 2, 1)]
+        paths = z[:, None].repeat(len(PATHS), axis=1) if horizon > self._bolt.horizon else z[:, None]
+        while len(found) * self._bolt.horizon < horizon:
+            path = at_levels(found[-1], levels, PATHS).transpose(0, 2, 1)
+            paths = np.concatenate([paths, path], axis=2)[:, :, -self._bolt.context :]
+            flat = _padded(paths.reshape(-1, paths.shape[2]), patch)
             ahead = np.concatenate([self._run(flat[i : i + _CHUNK]) for i in range(0, len(flat), _CHUNK)])
-            every = ahead.reshape(len(z), levels * levels, steps)
-            found.append(np.quantile(every, self._bolt.levels, axis=1).transpose(1, 0, 2).astype(np.float32))
-        return np.concatenate(found, axis=2)[:, :, :horizon]
+            found.append(mixed(ahead.reshape(len(z), len(PATHS), len(levels), -1), levels))
+        return np.concatenate(found, axis=1)[:, :horizon]
 
     def _run(self, z: F32) -> F32:
         try:

@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 
+PATHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""The quantiles that a model goes on from beyond its own horizon, each as if it had happened."""
+
 _NORMAL = NormalDist()
 
 
@@ -34,6 +37,35 @@ def at_levels(forecast: F32, have: Sequence[float], want: Sequence[float]) -> F3
 def beyond(have: Sequence[float], want: Sequence[float]) -> list[float]:
     """The levels that are extrapolated."""
     return [level for level in want if not have[0] <= level <= have[-1]]
+
+
+def mixed(ahead: F32, levels: Sequence[float]) -> F32:
+    """(B, H, K) quantiles of what may come on one of P equally likely paths: (B, P, K, H) forecasts.
+
+    Each value has the probability that its level stands for; levels need not be spaced evenly.
+    """
+    b, paths, _, steps = ahead.shape
+    values = np.moveaxis(ahead, 3, 1).reshape(b, steps, -1)
+    order = np.argsort(values, axis=2)
+    values = np.take_along_axis(values, order, axis=2)
+    weight = np.tile(_masses(levels) / paths, paths)[order]
+    middle = np.cumsum(weight, axis=2) - weight / 2
+    out = np.empty((b, steps, len(levels)), np.float32)
+    for k, level in enumerate(levels):
+        high = (middle < level).sum(axis=2, keepdims=True).clip(1, middle.shape[2] - 1)
+        x, y, at, to = (
+            np.take_along_axis(column, i, axis=2)[:, :, 0].astype(np.float64)
+            for column in (values, middle)
+            for i in (high - 1, high)
+        )
+        out[:, :, k] = x + np.clip((level - at) / (to - at), 0, 1) * (y - x)
+    return out
+
+
+def _masses(levels: Sequence[float]) -> NDArray[np.float64]:
+    """(K,) the probability that each level stands for: half-way to its neighbours, ends to the end."""
+    edges = np.concatenate([[0.0], (np.array(levels[1:]) + levels[:-1]) / 2, [1.0]])
+    return np.diff(edges)
 
 
 def _weights(have: Sequence[float], want: Sequence[float]) -> F32:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openanomaly.core.quantiles import at_levels, beyond
+from openanomaly.core.quantiles import PATHS, at_levels, beyond, mixed
 
 HAVE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -47,3 +47,22 @@ def test_levels_ascend_whatever_crosses_and_none_depends_on_the_others(
 def test_what_is_extrapolated_is_told() -> None:
     assert beyond(HAVE, (0.05, 0.1, 0.5, 0.9, 0.95)) == [0.05, 0.95]
     assert beyond(HAVE, (0.1, 0.9)) == []
+
+
+def test_paths_that_agree_are_what_each_of_them_is() -> None:
+    one = normal(HAVE)[None, None, :, None]
+    found = mixed(np.repeat(one, len(PATHS), axis=1), HAVE)
+    np.testing.assert_allclose(found[0, 0], normal(HAVE), rtol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [HAVE, (0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99)])
+def test_paths_that_differ_give_the_spread_of_both(levels: tuple[float, ...]) -> None:
+    """Normal paths around normal middles: variances add up, up to what nine paths leave out."""
+    middles = normal(PATHS, 0.0, 2.0)
+    ahead = np.stack([normal(levels, m, 1.0) for m in middles])[None, :, :, None].repeat(3, axis=3)
+    found = mixed(ahead, levels)
+    assert found.shape == (1, 3, len(levels))
+    inner = [i for i, level in enumerate(levels) if 0.1 <= level <= 0.9]
+    spread = float(np.sqrt(1 + np.var(middles)))
+    expected = normal(tuple(levels[i] for i in inner), 0.0, spread)
+    np.testing.assert_allclose(found[0, 1, inner], expected, rtol=0.1, atol=0.01)
