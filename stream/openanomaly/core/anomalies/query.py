@@ -10,7 +10,7 @@ from openanomaly.errors import ConfigError, MalformedRequestError
 
 State = Literal["open", "ended", "all"]
 _PARAMETERS = ("pipeline", "group", "match", "state", "since", "limit", "steps")
-_MOST_LISTED = 1_000
+_MOST_LISTED = 10_000
 _MOST_STEPS = 1_000
 _MOST_POINTS = 12_000
 """Steps of an answer: it is made between two other requests, and takes 0.1 s at most."""

@@ -110,7 +110,7 @@ def test_a_reason_of_a_newer_release_is_shown_as_its_number() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"limit": "-1"}, "parameter limit: '-1' is no number from 0 to 1000"),
+        ({"limit": "-1"}, "parameter limit: '-1' is no number from 0 to 10000"),
         ({"limit": "1e3"}, "parameter limit: '1e3'"),
         ({"limit": "٣"}, "parameter limit: '٣'"),
         ({"limit": ""}, "parameter limit: ''"),
