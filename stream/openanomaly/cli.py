@@ -109,6 +109,15 @@ def _add_demo_options(parser: argparse.ArgumentParser) -> None:
         "--seed", type=_at_least(0), default=1, help="of the fleet and of who has which fault"
     )
     parser.add_argument("--port", type=_at_least(0), default=9201, help="of the status page; 0 is a free one")
+    parser.add_argument(
+        "--days",
+        type=_at_least(1),
+        default=5,
+        help="of history before the first fault; they take seconds each",
+    )
+    parser.add_argument(
+        "--speed", type=_at_least(1), default=10, help="steps a second, of five minutes each, during faults"
+    )
     parser.add_argument("--no-browser", action="store_true", help="do not open the status page")
     parser.add_argument(
         "--set",
@@ -132,9 +141,17 @@ def _at_least(least: int) -> Callable[[str], int]:
 def _demo(options: argparse.Namespace) -> int:
     from openanomaly.demo import run  # heavy: an HTTP client and server
 
-    browser = not options.no_browser
     return run.main(
-        run.Options(options.series, options.seed, options.port, options.once, browser, _flags(options.set))
+        run.Options(
+            series=options.series,
+            seed=options.seed,
+            port=options.port,
+            once=options.once,
+            browser=not options.no_browser,
+            days=options.days,
+            speed=options.speed,
+            flags=_flags(options.set),
+        )
     )
 
 

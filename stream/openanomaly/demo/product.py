@@ -26,7 +26,7 @@ DEVIATIONS: dict[str, Any] = {
     # Every score, and beside it what was expected: it tells which scores had a forecast.
     "sink": {"emit": "all", "series": ["anomaly_score", "yhat"]},
     # A step of five minutes takes a tenth of a second here: contexts do not wait long for others.
-    "inference": {"max_wait_s": 0.02},
+    "inference": {"max_wait_s": 0.01},
     "broker": {"partitions": 4},
 }
 """What the demo sets beside addresses; all else is as in `openanomaly run`."""

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 import webbrowser
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ import aiohttp
 import numpy as np
 
 from openanomaly.adapters.remote_write.encode import HEADERS
+from openanomaly.core.series import canonical
 from openanomaly.demo import report
-from openanomaly.demo.faults import Fault, World, deployments, plan
+from openanomaly.demo.faults import Fault, Samples, World, deployments, plan
 from openanomaly.demo.fleet import DAY, Fleet
 from openanomaly.demo.product import HOST, DemoError, Product, free_port
 from openanomaly.demo.report import tell
@@ -36,27 +38,36 @@ from openanomaly.exits import CRASH
 FAILED = 1
 INTERRUPTED = 130
 
-HISTORY = 5 * DAY
 _CHUNK = 8
-"""Steps of history sent at once: forecasts are then 8 to 24 steps old when they are used."""
-_STEP_WALL_S = 0.1
+"""Steps of history sent at once. Forecasts are then up to 23 steps old when they are used, not up to 16."""
+_HALVES = 2
+"""Of the fleet, sent in turn: windows take in one while the engine is at work for the other."""
 _BETWEEN = 96
 """Steps between two rounds."""
 _HEADROOM = 60 * DAY
 """Steps that rounds have before the fleet's time has caught up with ours."""
 _STALLED_S = 60.0
+_NOTICED_S = 5.0
 _FORECAST_SHARE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says; `flags` are settings of the product by their dotted names."""
+    """What the command line says.
+
+    Attributes:
+        days: of history before the first fault. Series of few days know little of what is normal to them.
+        speed: steps a second while there are faults.
+        flags: settings of the product, by their dotted names.
+    """
 
     series: int = 200
     seed: int = 1
     port: int = 9201
     once: bool = False
     browser: bool = True
+    days: int = 5
+    speed: float = 10.0
     flags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -80,8 +91,9 @@ async def _run(options: Options, folder: Path) -> int:
 
     def stop() -> None:
         nonlocal is_stopped
-        is_stopped = True
-        playing.cancel()
+        if not is_stopped:  # once: what ends takes a moment to do so, and must not be left half-way
+            is_stopped = True
+            playing.cancel()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -93,7 +105,7 @@ async def _run(options: Options, folder: Path) -> int:
             raise
         return INTERRUPTED if options.once else 0
     except DemoError as exc:
-        report.complain(str(exc))
+        report.complain(f"{exc}\nIts log is {demo.keep_log()}.")
         return CRASH
 
 
@@ -108,14 +120,16 @@ class Demo:
         self._product = Product(folder, free_port(options.port), options.flags)
         self._step_ms = self._product.settings.pipelines[0].step_ms
         self._world = World(self._fleet, self._step_ms / 1000)
-        self._faults = plan(self._fleet, HISTORY, options.seed)
+        self._history = options.days * DAY
+        self._faults = plan(self._fleet, self._history, options.seed)
         ahead = _end(self._faults) + 2 + (0 if options.once else _HEADROOM)
         self._start_ms = (round(time.time() * 1000) // self._step_ms - ahead) * self._step_ms
         self._target = Target(self._fleet.labels, self._step_ms, self._start_ms)
         self._pushed = 0
-        self._browser = options.browser and not options.once and _has_display()
-        self._reasons: dict[int, str] = {}
+        self._due = 0
         self._told: set[Fault] = set()
+        self._reasons: dict[int, str] = {}
+        self._is_shown = False
 
     async def play(self) -> int:
         """From start to end; the exit status.
@@ -124,30 +138,40 @@ class Demo:
             DemoError: the product did not do its part.
         """
         runner = await self._target.serve(HOST)
-        playing: asyncio.Task[int] | None = None
+        tasks: list[asyncio.Task[Any]] = []
         try:
             self._tell("starting the product")
             await self._product.start(self._target.url)
-            ended = asyncio.create_task(self._product.ended())
-            playing = asyncio.create_task(self._play())
-            await asyncio.wait({playing, ended}, return_when=asyncio.FIRST_COMPLETED)
+            playing, ended = asyncio.create_task(self._play()), asyncio.create_task(self._product.ended())
+            tasks += playing, ended
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if playing.done() and isinstance(playing.exception(), aiohttp.ClientError):
+                await asyncio.wait([ended], timeout=_NOTICED_S)  # why it no longer answers
             if ended.done():
                 ended.result()
-            ended.cancel()
             return await playing
+        except aiohttp.ClientError as exc:
+            raise DemoError(f"the product does not answer: {exc}{self._product.last_words()}") from exc
         finally:
-            if playing is not None:
-                playing.cancel()
-                await asyncio.wait({playing})
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self._product.stop()
             await runner.cleanup()
+
+    def keep_log(self) -> str:
+        """Take the product's log out of the folder that will be deleted; where it is then."""
+        number, kept = tempfile.mkstemp(prefix="openanomaly-demo-", suffix=".log")
+        os.close(number)
+        shutil.copyfile(self._product.log, kept)
+        return kept
 
     async def _play(self) -> int:
         async with aiohttp.ClientSession() as self._session:
             await self._product.ready(self._session)
             model = await self._model()
             self._tell(f"ready: {self._product.url}/ (model {model})")
-            await self._history()
+            await self._play_history()
             while True:
                 verdict = await self._round()
                 print("\n" + report.table(self._fleet, self._faults, verdict, self._reasons))
@@ -158,18 +182,18 @@ class Demo:
 
     # -- what is played ------------------------------------------------------------------------
 
-    async def _history(self) -> None:
-        days = HISTORY // DAY
+    async def _play_history(self) -> None:
+        days = self._options.days
         self._tell(
             f"{days} days of history of {self._options.series} series, {report.minutes(1)} a step, "
             "as fast as they are taken in"
         )
         day = 0
         past = deployments(self._fleet, days, self._options.seed)
-        while self._fleet.step < HISTORY:
-            await self._push(_CHUNK, past)
-            # The engine may be at work on one chunk while windows take in the next.
-            await self._taken_in(_CHUNK)
+        while self._fleet.step < self._history:
+            samples = self._world.take(_CHUNK, past)
+            for half in range(_HALVES):
+                await self._push(samples, slice(half, None, _HALVES))
             if self._fleet.step // DAY > day:
                 day = self._fleet.step // DAY
                 self._tell(f"  day {day} of {days}")
@@ -178,9 +202,9 @@ class Demo:
         """Faults, and what was found of them."""
         first, end = self._fleet.step, _end(self._faults)
         self._target.keep(first, end - first)
-        self._reasons.clear()
         self._told.clear()
-        self._tell(f"faults begin; {1 / _STEP_WALL_S:.0f} steps a second from here on")
+        self._reasons.clear()
+        self._tell(f"faults begin; {self._options.speed:g} steps a second from here on")
         # One step more: the last one is closed by the step after it.
         await self._live(end + 1 - first, self._faults)
         await self._scored(end - 1)
@@ -198,12 +222,19 @@ class Demo:
         """Steps at a pace that people can follow, and never ahead of the wall clock."""
         next_s = time.monotonic()
         for _ in range(steps):
-            await self._push(1, faults)
-            await self._taken_in(2)
+            await self._push(self._world.take(1, faults), slice(None))
+            await self._forecast(0)
             await self._tell_found()
-            next_s = max(next_s + _STEP_WALL_S, time.monotonic())
+            next_s = max(next_s + 1 / self._options.speed, time.monotonic())
             await asyncio.sleep(next_s - time.monotonic())
-            await asyncio.sleep(max(0.0, self._time_ms(self._fleet.step) / 1000 - time.time()))
+            await self._no_future()
+
+    async def _no_future(self) -> None:
+        """Wait until the next step is not ahead of the wall clock."""
+        wait_s = self._time_ms(self._fleet.step) / 1000 - time.time()
+        if wait_s > 1:
+            self._tell(f"the fleet's time has caught up with ours; the next step is due in {wait_s:.0f} s")
+        await asyncio.sleep(max(0.0, wait_s))
 
     def _time_ms(self, step: int) -> int:
         """When a step's sample is taken: in the middle of the step."""
@@ -211,14 +242,40 @@ class Demo:
 
     # -- what the product is sent, and asked ---------------------------------------------------
 
-    async def _push(self, steps: int, faults: Sequence[Fault] = ()) -> None:
-        """Send the next steps of the fleet."""
-        first = self._fleet.step
-        samples = self._world.take(steps, faults)
-        time_ms = np.array([self._time_ms(first + k) for k in range(steps)])
-        bodies = self._writer.requests(samples, time_ms)
+    async def _push(self, samples: Samples, series: slice) -> None:
+        """Send what some series have at the newest steps, when their last forecasts have come.
+
+        No step may be judged by older forecasts than it would be in real time: what is normal would be
+        learned from errors that are not those of later.
+        """
+        await self._forecast(self._due)
+        first = self._fleet.step - len(samples.value)
+        time_ms = np.array([self._time_ms(first + k) for k in range(len(samples.value))])
+        due = (await self._counts())["due"]
+        bodies = self._writer.requests(samples, time_ms, series)
         await asyncio.gather(*(self._send(body) for body in bodies))
-        self._pushed += int(samples.is_there.sum())
+        self._pushed += int(samples.is_there[:, series].sum())
+        counts = await self._until(lambda c: c["in"] >= self._pushed, "samples are not in windows")
+        self._due = counts["due"] - due
+
+    async def _forecast(self, but: int) -> None:
+        """Wait until all forecasts have come but so many: those that were asked for last."""
+        await self._until(lambda c: c["due"] - c["forecasts"] <= but, "forecasts are missing")
+
+    async def _until(self, is_true: Callable[[Counter[str]], bool], what: str) -> Counter[str]:
+        """Wait for something that the counts of the windows tell, as long as they move; the counts."""
+        before: Counter[str] | None = None
+        since_s = time.monotonic()
+        while not is_true(counts := await self._counts()):
+            if counts != before:
+                before, since_s = counts, time.monotonic()
+            elif time.monotonic() - since_s > _STALLED_S:
+                raise DemoError(f"{what} for {_STALLED_S:.0f} s: {dict(counts)}{self._product.last_words()}")
+            await asyncio.sleep(0.005)
+        return counts
+
+    async def _counts(self) -> Counter[str]:
+        return Counter((await self._status())["window"]["counts"])
 
     async def _send(self, body: bytes) -> None:
         while True:
@@ -229,25 +286,6 @@ class Demo:
                 if answer.status != 503:
                     raise DemoError(f"the receiver answered {answer.status}: {await answer.text()}")
             await asyncio.sleep(0.2)
-
-    async def _taken_in(self, steps: int) -> None:
-        """Wait until windows hold all that was sent, and but `steps` steps of it lack their forecasts."""
-        lacking = steps * self._options.series / self._product.settings.pipelines[0].forecast_every
-        counts: Mapping[str, int] = {}
-        since_s = time.monotonic()
-        while True:
-            before, counts = counts, (await self._status())["window"]["counts"]
-            due = counts.get("due", 0) - counts.get("forecasts", 0)
-            if counts.get("in", 0) >= self._pushed and due <= max(lacking, 1):
-                return
-            if counts != before:
-                since_s = time.monotonic()
-            elif time.monotonic() - since_s > _STALLED_S:
-                raise DemoError(
-                    f"no progress for {_STALLED_S:.0f} s: {counts.get('in', 0)} of {self._pushed} samples "
-                    f"are in windows, {due} forecasts are missing{self._product.last_words()}"
-                )
-            await asyncio.sleep(0.01)
 
     async def _scored(self, step: int) -> None:
         """Wait until every series has its score of `step`."""
@@ -264,6 +302,16 @@ class Demo:
         async with self._session.get(f"{self._product.url}/api/v1/admin/status") as answer:
             return await answer.json()
 
+    async def _anomalies(self) -> dict[int, Any]:
+        """What the status page has of this round, by series."""
+        query = {"since": self._time_ms(self._target.first), "limit": 1_000, "steps": 0}
+        async with self._session.get(f"{self._product.url}/api/v1/anomalies", params=query) as answer:
+            if answer.status != 200:
+                raise DemoError(f"the status page answered {answer.status}: {await answer.text()}")
+            found = (await answer.json())["anomalies"]
+        labels = {own: i for i, own in enumerate(self._fleet.labels)}
+        return {labels[canonical(a["labels"].items())]: a for a in found}
+
     async def _model(self) -> str:
         models = (await self._status())["inference"]["models"]
         return ", ".join(sorted(set(models.values())))
@@ -274,7 +322,7 @@ class Demo:
         tell(time.monotonic() - self._began_s, text)
 
     async def _tell_found(self) -> None:
-        """Say which faults have alarmed since the last time; show the page with the first one."""
+        """Say which faults have alarmed since the last time; show the page when it has one of them."""
         target = self._target
         for fault in self._faults:
             if fault in self._told or not fault.kind.must_alarm:
@@ -287,9 +335,21 @@ class Demo:
                     f"  {fault.kind.name}: {self._fleet.name(fault.series)} scores {scores[at[0]]:.1f} "
                     f"after {report.steps(int(at[0]) + 1)}"
                 )
-                if self._browser:
-                    self._browser = False
-                    webbrowser.open(f"{self._product.url}/")
+
+        if len(self._reasons) < len(self._told):
+            await self._ask_why()
+
+    async def _ask_why(self) -> None:
+        """Take from the status page why the faults that were told of score high, as soon as it knows."""
+        there = await self._anomalies()
+        for fault in self._told:
+            if fault.series in there and fault.series not in self._reasons:
+                self._reasons[fault.series] = there[fault.series]["peak"]["reason"]["text"]
+        if self._reasons and not self._is_shown:
+            self._is_shown = True
+            self._tell(f"  the status page shows it: {self._product.url}/")
+            if self._options.browser and not self._options.once and _has_display():
+                webbrowser.open(f"{self._product.url}/")
 
     def _sum_up(self, verdict: Verdict, model: str) -> bool:
         """The last lines; whether all is well."""

@@ -17,22 +17,27 @@ class Writer:
     def __init__(self, labels: list[Labels]) -> None:
         self._blocks = [encode_labels(own) for own in labels]
 
-    def requests(self, samples: Samples, timestamp_ms: NDArray[np.int64]) -> list[bytes]:
-        """Bodies that hold `samples` once, of different series each; `timestamp_ms` is (steps,)."""
+    def requests(
+        self, samples: Samples, timestamp_ms: NDArray[np.int64], series: slice = slice(None)
+    ) -> list[bytes]:
+        """Bodies that hold the samples of some series once, of different ones each.
+
+        `timestamp_ms` is (steps,).
+        """
         steps = len(timestamp_ms)
         per_request = max(1, _REQUEST_SAMPLES // steps)
         out = []
-        for start in range(0, len(self._blocks), per_request):
-            part = slice(start, start + per_request)
+        numbers = np.arange(len(self._blocks))[series]
+        for start in range(0, len(numbers), per_request):
+            part = numbers[start : start + per_request]
             value, is_there = samples.value[:, part].T, samples.is_there[:, part].T
             time = np.broadcast_to(timestamp_ms, value.shape)
             encoded = encode_samples(time[is_there], value[is_there])
             stop = np.cumsum(is_there.sum(axis=1)) * SAMPLE_BYTES
             parts = []
-            for i, end in enumerate(stop.tolist()):
-                tail = encoded[stop[i - 1] if i else 0 : end]
-                if tail:
-                    block = self._blocks[start + i]
+            for i, begin, end in zip(part.tolist(), [0, *stop.tolist()], stop.tolist(), strict=False):
+                if tail := encoded[begin:end]:
+                    block = self._blocks[i]
                     parts += [b"\x0a", varint(len(block) + len(tail)), block, tail]
             out.append(pack(parts))
         return out
