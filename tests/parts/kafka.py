@@ -14,7 +14,7 @@ The jars come from Maven (43 MB) into `.parts/kafka-VERSION`. One node takes abo
 import contextlib
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -42,9 +42,9 @@ PROPERTIES = """\
 process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://{host}:{port}{listeners}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={folder}
@@ -103,9 +103,23 @@ def install() -> Path:
 
 
 class Cluster:
-    """Running nodes 1..N; `url` is what an app is given."""
+    """Running nodes 1..N; `url` is what an app is given.
 
-    def __init__(self, root: Path, nodes: int, properties: Mapping[str, str]) -> None:
+    Attributes:
+        listeners: HOST:PORT of each listener that was asked for beside the plain one, on node 1.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        nodes: int,
+        properties: Mapping[str, str],
+        protocols: Mapping[str, str],
+        format_flags: Sequence[str],
+    ) -> None:
+        assert nodes == 1 or not protocols
+        self.listeners = {name: f"{HOST}:{free_port()}" for name in protocols}
+        self._format_flags = format_flags
         self._jars = install()
         self._root = root
         self._ports = {node: free_port() for node in range(1, nodes + 1)}
@@ -124,6 +138,8 @@ class Cluster:
                 folder=folder / "log",
                 replicas=min(3, nodes),
                 in_sync=min(2, nodes),
+                listeners="".join(f",{name}://{address}" for name, address in self.listeners.items()),
+                protocols="".join(f",{name}:{protocol}" for name, protocol in protocols.items()),
             )
             config = folder / "server.properties"
             config.write_text(text + "".join(f"{key}={value}\n" for key, value in properties.items()))
@@ -155,6 +171,7 @@ class Cluster:
                 CLUSTER_ID,
                 "-c",
                 str(config),
+                *self._format_flags,
             ]
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -197,9 +214,21 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(root: Path, nodes: int = 1, properties: Mapping[str, str] | None = None) -> Iterator[Cluster]:
-    """A running cluster whose files are below `root`; `properties` are added to server.properties."""
-    running = Cluster(root, nodes, properties or {})
+def cluster(
+    root: Path,
+    nodes: int = 1,
+    properties: Mapping[str, str] | None = None,
+    protocols: Mapping[str, str] | None = None,
+    format_flags: Sequence[str] = (),
+) -> Iterator[Cluster]:
+    """A running cluster whose files are below `root`.
+
+    Args:
+        properties: added to server.properties.
+        protocols: further listeners of a single node, by name: SASL_SSL, SSL or SASL_PLAINTEXT.
+        format_flags: for `kafka-storage format`, where users of SCRAM are made.
+    """
+    running = Cluster(root, nodes, properties or {}, protocols or {}, format_flags)
     try:
         running.format()
         running.start()

@@ -153,6 +153,16 @@ class Process:
                 self.popen.kill()
         return self._forget()
 
+    def wait(self, timeout_s: float) -> int:
+        """The exit status, once it has ended on its own."""
+        assert self.popen is not None, "not running"
+        try:
+            self.popen.wait(timeout_s)
+        except subprocess.TimeoutExpired as exc:
+            self.kill()
+            raise PartError(f"{self.command[0]} runs on after {timeout_s} s:\n{self.tail()}") from exc
+        return self._forget()
+
     def kill(self) -> None:
         """SIGKILL, as a power loss would do it to a process."""
         assert self.popen is not None, "not running"

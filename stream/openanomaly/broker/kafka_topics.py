@@ -200,11 +200,10 @@ async def _why_unreachable(servers: Sequence[str], auth: Auth) -> ConfigError | 
                 f"{_text(exc)}"
             )
         except ssl.SSLError as exc:
-            return ConfigError(
-                f"no TLS with Kafka at {server}: {exc}; see broker.tls, broker.tls_ca_file and "
-                "broker.tls_cert_file"
-            )
+            return _no_tls(server, exc)
         except (OSError, KafkaError, TimeoutError) as exc:
+            if (alert := await _tls_alert(host.strip("[]"), int(port), auth.get("ssl_context"))) is not None:
+                return _no_tls(server, alert)
             reasons.append(f"{server}: {_text(exc)}")
         else:
             connection.close()
@@ -213,6 +212,31 @@ async def _why_unreachable(servers: Sequence[str], auth: Auth) -> ConfigError | 
     return BusUnavailableError(
         f"cannot reach Kafka, set by broker.url (with {security}): {'; '.join(reasons)}"
     )
+
+
+def _no_tls(server: str, exc: ssl.SSLError) -> ConfigError:
+    return ConfigError(
+        f"no TLS with Kafka at {server}: {exc}; see broker.tls, broker.tls_ca_file and broker.tls_cert_file"
+    )
+
+
+async def _tls_alert(host: str, port: int, context: ssl.SSLContext | None) -> ssl.SSLError | None:
+    """What the other side says of our certificate. With TLS 1.3 it does so behind the handshake, when
+    aiokafka sees only that the connection is closed."""
+    if context is None:
+        return None
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+            try:
+                await reader.read(1)
+            finally:
+                writer.transport.abort()
+    except ssl.SSLError as exc:
+        return exc
+    except (OSError, TimeoutError):
+        return None
+    return None
 
 
 def _text(exc: BaseException) -> str:
