@@ -167,6 +167,29 @@ def test_an_anomalous_series_is_shown_with_its_chart(
 
 
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
+@pytest.mark.parametrize(
+    "scale", [1e-300, -1.23456e-5, -12345.678, 9.87654321e8, 1.5e300, 0.0, np.nan, np.inf]
+)
+def test_numbers_of_any_size_fit(page: Browser, site: Site, scale: float, size: tuple[int, int]) -> None:
+    with np.errstate(invalid="ignore"):
+        frames = [
+            replace(
+                frame,
+                value=frame.value * scale,
+                expected=np.sort(frame.expected * scale, axis=1)[:, [1, 0, 2]],
+            )
+            for frame in waves(hosts(3))
+        ]
+    page.look(size)
+    page.open(site.serve(board(*frames), Facts()))
+    page.until_text(".card .facts", "Worst")
+    page.until(lambda: len(page.all(".chart .bar")) == 38)
+    assert page.overflow() == 0
+    assert "NaN" not in page.driver.page_source
+    assert "Infinity" not in page.driver.page_source
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_labels_are_text_whatever_they_hold(page: Browser, site: Site, size: tuple[int, int]) -> None:
     page.look(size)
     page.open(site.serve(board(*waves([EVIL, *hosts(2)])), Facts()))

@@ -2,7 +2,7 @@
 // Drawn in pixels of its place, so text and dots keep their shape. Nothing is drawn between steps
 // that are further apart than a step: what did not come is a gap.
 
-import { number, clock } from "./text.js";
+import { clock, short } from "./text.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const PLOT = 104, GAP = 10, STRIP = 30, TOP = 8, EDGE = 50;
@@ -30,11 +30,13 @@ function runs(steps, stepMs, isKnown) {
   return out;
 }
 
-/** What the vertical axis spans: all values, and the band as far as it does not dwarf them. */
+/** What the vertical axis spans: all values, and the band as far as it does not dwarf them; null if unknown. */
 function span(steps) {
   const values = steps.value.filter(isNumber);
   const band = [...steps.lower, ...steps.upper].filter(isNumber);
-  let [low, high] = [Math.min(...values), Math.max(...values)];
+  if (!values.length && !band.length) return null;
+  const inner = values.length ? values : band;
+  let [low, high] = [Math.min(...inner), Math.max(...inner)];
   const room = high - low;
   const [bandLow, bandHigh] = [Math.min(low, ...band), Math.max(high, ...band)];
   const most = room > 0 ? 1.5 * room : Infinity;
@@ -53,7 +55,8 @@ export function draw(svg, anomaly, alertScore, width, tell) {
   const count = steps.time_ms.length;
   if (!count) return;
   const first = steps.time_ms[0] - stepMs / 2, last = steps.time_ms[count - 1] + stepMs / 2;
-  const [low, high] = span(steps);
+  const known = span(steps);
+  const [low, high] = known ?? [0, 1];
   const x = (time) => EDGE + ((time - first) / (last - first)) * (width - EDGE);
   const y = (value) => TOP + PLOT - ((value - low) / (high - low)) * PLOT;
   const inside = (value) => Math.max(TOP, Math.min(TOP + PLOT, y(value)));
@@ -100,8 +103,10 @@ export function draw(svg, anomaly, alertScore, width, tell) {
   svg.append(node("line", { class: "alert", x1: EDGE, x2: width, y1: f(limit), y2: f(limit) }));
 
   const tick = (text, px, py, anchor) => svg.append(node("text", { class: "tick", x: px, y: py, "text-anchor": anchor }, text));
-  tick(number(high), EDGE - 6, TOP + 9, "end");
-  tick(number(low), EDGE - 6, TOP + PLOT, "end");
+  if (known) {
+    tick(short(high), EDGE - 6, TOP + 9, "end");
+    tick(short(low), EDGE - 6, TOP + PLOT, "end");
+  }
   tick("score", EDGE - 6, floor, "end");
   tick(clock(steps.time_ms[0], stepMs), EDGE, HEIGHT - 2, "start");
   tick(clock(steps.time_ms[count - 1], stepMs), width - 1, HEIGHT - 2, "end");

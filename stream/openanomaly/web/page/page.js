@@ -335,7 +335,7 @@ class Card {
     fill(
       this.facts,
       h("thead", {}, h("tr", {}, h("td", {}), ...["value", "expected", "score"].map((name) => h("th", { scope: "col" }, name)))),
-      h("tbody", {}, line("Worst", moment(peak.time_ms, now, a.step_ms), peak), line(a.state === "open" ? "Now" : "Latest", null, a)),
+      h("tbody", {}, line("Worst", moment(peak.time_ms, a.newest_ms, a.step_ms), peak), line(a.state === "open" ? "Now" : "Latest", null, a)),
     );
     const chips = [];
     if (shown.watched.pipelines.length > 1) chips.push(`pipeline ${a.pipeline}`);
@@ -357,7 +357,7 @@ class Card {
     const a = this.anomaly;
     draw(this.chart, a, alertScore(a), width, (i) => {
       const s = a.steps;
-      setText(this.readout, i === null ? "" : `${moment(s.time_ms[i], nowMs(), a.step_ms)}: ${number(s.value[i])}, expected ${number(s.lower[i])} to ${number(s.upper[i])}, score ${number(s.score[i])}`);
+      setText(this.readout, i === null ? "" : `${moment(s.time_ms[i], a.newest_ms, a.step_ms)}: ${number(s.value[i])}, expected ${number(s.lower[i])} to ${number(s.upper[i])}, score ${number(s.score[i])}`);
     });
   }
 }

@@ -2,6 +2,8 @@
 
 const plain = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const large = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+const rough = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 export function number(value) {
@@ -9,6 +11,13 @@ export function number(value) {
   const size = Math.abs(value);
   if (size && (size < 1e-4 || size >= 1e15)) return value.toExponential(2);
   return size >= 1e6 ? large.format(value) : plain.format(value);
+}
+
+/** The same in at most seven characters, for the edge of a chart. */
+export function short(value) {
+  const size = Math.abs(value);
+  if (size && (size < 1e-3 || size >= 1e15)) return value.toExponential(0);
+  return (size >= 1e4 ? compact : rough).format(value);
 }
 
 export function count(value) {
@@ -33,7 +42,9 @@ export function span(ms) {
   let seconds = Math.max(0, Math.round(ms / 1000));
   const parts = [];
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
-    const whole = Math.floor(seconds / size);
+    const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
+const rough = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
+const whole = Math.floor(seconds / size);
     seconds -= whole * size;
     if (whole) parts.push(`${whole} ${unit}`);
     else if (parts.length) break;
