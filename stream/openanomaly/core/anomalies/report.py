@@ -17,6 +17,7 @@ from openanomaly.core.windows.rows import Rows
 _GROUPS_LISTED = 100
 _DIGITS = 7
 _CHART_DIGITS = 5
+_GAP_LEADS = 2
 
 
 def report(board: Board, query: Query) -> dict[str, Any]:
@@ -171,9 +172,9 @@ def _chosen(board: Board, query: Query, view: View) -> Rows:
 def _anomaly(board: Board, view: View, track: int, most: int) -> dict[str, Any]:
     tracks, known = board.tracks, board.known
     row = int(tracks.row[track])
-    steps = tracks.steps.of(track)
-    last, peak = known.lead.of(row)[-1], tracks.peak[track]
     watched = view.names[int(known.pipeline[row])]
+    steps = _latest(tracks.steps.of(track), _GAP_LEADS * board.limits.lead_steps * watched.step_ms)
+    last, peak = known.lead.of(row)[-1], tracks.peak[track]
     flags = int(last["flags"])
     ended_ms = int(tracks.ended_ms[track])
     label, group = board.groups.names[int(known.group[row])]
@@ -197,6 +198,12 @@ def _anomaly(board: Board, view: View, track: int, most: int) -> dict[str, Any]:
         "step_ms": watched.step_ms,
         "steps": _columns(steps[-most:] if most else steps[:0]),
     }
+
+
+def _latest(steps: NDArray[np.void], gap_ms: int) -> NDArray[np.void]:
+    """The steps after the last long gap: what was before it would squeeze the chart of an episode."""
+    gaps = np.flatnonzero(np.diff(steps["time_ms"]) > gap_ms)
+    return steps[gaps[-1] + 1 :] if gaps.size else steps
 
 
 def _step(step: np.void) -> dict[str, Any]:
