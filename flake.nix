@@ -21,6 +21,8 @@
             prometheus
             prometheus-node-exporter
             victoriametrics
+            chromium # the status page, in the tests
+            chromedriver
             kubernetes-helm
           ];
           # Wheels of numpy and others link against it.
