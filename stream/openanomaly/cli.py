@@ -104,19 +104,19 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_demo_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="end after the last fault of the first round")
-    parser.add_argument("--series", type=_at_least(200), default=200, help="of the fleet; at least 200")
+    parser.add_argument("--series", type=_between(200), default=200, help="of the fleet; at least 200")
+    parser.add_argument("--seed", type=_between(0), default=1, help="of the fleet and of who has which fault")
     parser.add_argument(
-        "--seed", type=_at_least(0), default=1, help="of the fleet and of who has which fault"
+        "--port", type=_between(0, 65535), default=9201, help="of the status page; 0 is a free one"
     )
-    parser.add_argument("--port", type=_at_least(0), default=9201, help="of the status page; 0 is a free one")
     parser.add_argument(
         "--days",
-        type=_at_least(1),
+        type=_between(1),
         default=5,
         help="of history before the first fault; they take seconds each",
     )
     parser.add_argument(
-        "--speed", type=_at_least(1), default=10, help="steps a second, of five minutes each, during faults"
+        "--speed", type=_between(1), default=10, help="steps a second, of five minutes each, during faults"
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open the status page")
     parser.add_argument(
@@ -128,11 +128,11 @@ def _add_demo_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _at_least(least: int) -> Callable[[str], int]:
+def _between(least: int, most: int = 1_000_000) -> Callable[[str], int]:
     def number(text: str) -> int:
         value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value} is less than {least}")
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{value} is not from {least} to {most}")
         return value
 
     return number

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
@@ -109,6 +110,10 @@ def test_the_file_may_be_named_by_flag_or_variable(tmp_path: Path) -> None:
             "needs broker.sasl_username and broker.sasl_password",
         ),
         (["sink", "--set", "sink.url"], "--set sink.url: expected NAME=VALUE"),
+        (["demo", "--set", "sink.emit"], "--set sink.emit: expected NAME=VALUE"),
+        (["demo", "--set", "sink.url=http://a/"], "--set sink.url: the demo sets it itself"),
+        (["demo", "--set", "sink.emits=all"], "no such setting; did you mean sink.emit?"),
+        (["demo", "--set", "pipelines=[{name: a}]"], "the demo needs one pipeline, with step_s: 300"),
         (["window", "--set", "window.max=1"], "--set window.max: no such setting; did you mean window."),
         (["run", "--dry-run", "--set", "pipelines=[{name: a, model: oracle}]"], "'oracle'"),
         (["run", "--dry-run", "--set", "pipelines=[{name: a, score: {channels: [x]}}]"], "'x'"),
@@ -139,7 +144,32 @@ def test_wrong_settings_end_with_status_2_and_the_reason(
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("words", [[], ["walk"], ["run", "--walk"], ["run", "--log-level", "loud"]])
+def test_a_demo_whose_port_is_taken_ends_with_status_2_and_leaves_nothing(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = openanomaly(tmp_path, "demo", "--once", "--port", str(port), TMPDIR=str(tmp_path))
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}: " in done.stderr
+    assert "choose another --port" in done.stderr
+    assert (done.stdout, list(tmp_path.iterdir())) == ("", [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["walk"],
+        ["run", "--walk"],
+        ["run", "--log-level", "loud"],
+        ["demo", "--series", "199"],
+        ["demo", "--series", "many"],
+        ["demo", "--seed", "-1"],
+        ["demo", "--port", "65536"],
+        ["demo", "--days", "0"],
+    ],
+)
 def test_wrong_words_end_with_status_2_and_the_usage(tmp_path: Path, words: list[str]) -> None:
     done = openanomaly(tmp_path, *words)
     assert done.returncode == 2
