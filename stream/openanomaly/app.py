@@ -30,6 +30,7 @@ from openanomaly.broker.faust_app import (
     make_app,
 )
 from openanomaly.broker.follow import Follower
+from openanomaly.broker.letters import Letters
 from openanomaly.broker.runner import Runner
 from openanomaly.broker.topics import topics
 from openanomaly.broker.watchdog import Watchdog
@@ -45,6 +46,7 @@ from openanomaly.settings_sources import SUPERVISOR_VARIABLE
 from openanomaly.telemetry import Telemetry
 from openanomaly.web import auth, server
 from openanomaly.web.admin import Admin
+from openanomaly.web.dead_letters import DeadLetterDesk
 from openanomaly.web.overview import Overview
 from openanomaly.web.server import Health, WebServer
 from openanomaly.web.status import StatusPage
@@ -141,6 +143,8 @@ class Process:
         for role in self._roles:
             getattr(self, f"_add_{role}")()
         self.admin.register(self.web)
+        # Any app is connected to the broker: whichever process is asked can answer.
+        DeadLetterDesk(Letters(self._apps[0], self.topics)).register(self.web)
         self.health.ready["process"] = lambda: "stopping" if self._is_stopping else None
         self._runner = Runner(self._apps)
         tasks = [asyncio.create_task(_watch_parent(stop), name="watch parent")]

@@ -23,8 +23,10 @@ from openanomaly.settings import Settings
 PREFIX = "OPENANOMALY_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 SUPERVISOR_VARIABLE = PREFIX + "SUPERVISOR"
-_OTHERS = (CONFIG_VARIABLE, SUPERVISOR_VARIABLE, PREFIX + "COMPILED")
-"""Ours, and no settings: where those are, who started us, and whether compiled loops are used."""
+_CLIENT_VARIABLES = tuple(PREFIX + name for name in ("URL", "TOKEN", "TOKEN_FILE", "USER", "CA_FILE"))
+_OTHERS = (CONFIG_VARIABLE, SUPERVISOR_VARIABLE, PREFIX + "COMPILED", *_CLIENT_VARIABLES)
+"""Ours, and no settings: where those are, who started us, whether compiled loops are used, and what
+commands that ask a running process are told (commands/admin_client.py)."""
 Path = tuple[str | int, ...]
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}

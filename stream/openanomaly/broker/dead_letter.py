@@ -6,12 +6,13 @@ whoever reads it next passes over it (docs/decisions/0013-poisoned-records.md).
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from openanomaly.broker.faust_app import Row, declare, publish
-from openanomaly.broker.notes import CRASH, TRIES, VERSION, Notes, Origin, is_of_a_record, trace
+from openanomaly.broker.notes import CRASH, REPLAYED, TRIES, VERSION, Notes, Origin, is_of_a_record, trace
 from openanomaly.broker.tail import read_tail
 from openanomaly.broker.topics import MAX_RECORD_BYTES, Topics
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
@@ -25,6 +26,7 @@ _DETAIL_LIMIT = 2000
 _TRACE_LIMIT = 4000
 _KEY_LIMIT = 32 * 1024
 _PAYLOAD_LIMIT = MAX_RECORD_BYTES - 64 * 1024
+_CUT = re.compile(r"\(first \d+ of \d+ bytes (of the key )?kept\)")
 _NOTE_S = 5.0
 """A broker that is away must not hold up a crash."""
 _MOST_READ = 4096
@@ -137,4 +139,23 @@ def _letter(origin: Origin, key: bytes, value: bytes, detail: str, reason: str, 
         payload=value,
         noted_ms=int(time.time() * 1000),
         set_aside=set_aside,
+    ).SerializeToString()
+
+
+def is_cut(letter: pb.DeadLetter) -> str | None:
+    """What of a record that was too long the letter has; None if all of it."""
+    found = _CUT.search(letter.detail)
+    return None if found is None else found[0][1:-1]
+
+
+def replay_letter(letter: pb.DeadLetter, id_: int, offset: int) -> bytes:
+    """That the letter with this id was put back, as `offset` of its topic and partition."""
+    return pb.DeadLetter(
+        version=VERSION,
+        reason=REPLAYED,
+        topic=letter.topic,
+        partition=letter.partition,
+        offset=offset,
+        noted_ms=int(time.time() * 1000),
+        letter=id_,
     ).SerializeToString()

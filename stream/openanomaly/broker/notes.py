@@ -15,6 +15,8 @@ TRIES = 3
 """A record that crashed its worker so often is set aside."""
 CRASH = "crash"
 """The reason of a note. Other letters are of records that were refused without a crash."""
+REPLAYED = "replayed"
+"""The reason of what is no letter, but says that one was put back."""
 VERSION = 1
 _MOST = 10_000
 _SKEW_MS = 60_000

@@ -128,7 +128,7 @@ class ScoreFrame(_message.Message):
     def __init__(self, version: _Optional[int] = ..., pipeline: _Optional[str] = ..., step_ms: _Optional[int] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., row: _Optional[bytes] = ..., timestamp_ms: _Optional[bytes] = ..., score: _Optional[bytes] = ..., value: _Optional[bytes] = ..., expected: _Optional[bytes] = ..., reason: _Optional[bytes] = ..., flags: _Optional[bytes] = ..., closed_ms: _Optional[int] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
-    __slots__ = ("version", "reason", "topic", "partition", "offset", "detail", "key", "payload", "noted_ms", "set_aside")
+    __slots__ = ("version", "reason", "topic", "partition", "offset", "detail", "key", "payload", "noted_ms", "set_aside", "letter")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     TOPIC_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +139,7 @@ class DeadLetter(_message.Message):
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     NOTED_MS_FIELD_NUMBER: _ClassVar[int]
     SET_ASIDE_FIELD_NUMBER: _ClassVar[int]
+    LETTER_FIELD_NUMBER: _ClassVar[int]
     version: int
     reason: str
     topic: str
@@ -149,4 +150,5 @@ class DeadLetter(_message.Message):
     payload: bytes
     noted_ms: int
     set_aside: bool
-    def __init__(self, version: _Optional[int] = ..., reason: _Optional[str] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., detail: _Optional[str] = ..., key: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., noted_ms: _Optional[int] = ..., set_aside: _Optional[bool] = ...) -> None: ...
+    letter: int
+    def __init__(self, version: _Optional[int] = ..., reason: _Optional[str] = ..., topic: _Optional[str] = ..., partition: _Optional[int] = ..., offset: _Optional[int] = ..., detail: _Optional[str] = ..., key: _Optional[bytes] = ..., payload: _Optional[bytes] = ..., noted_ms: _Optional[int] = ..., set_aside: _Optional[bool] = ..., letter: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,1 @@
+"""Commands that ask a running process, over its admin API."""
