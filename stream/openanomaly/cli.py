@@ -1,4 +1,4 @@
-"""The command line: `openanomaly run | receiver | window | inference | sink | demo | version`."""
+"""The command line: `openanomaly run | receiver | window | inference | sink | demo | dead-letter | version`."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from openanomaly.commands import dead_letter
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.logs import set_up_logging
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "demo":
             return _demo(options)
+        if options.command == "dead-letter":
+            return dead_letter.main(options)
         settings = _settings(options)
         if options.dry_run:
             return _dry_run(options.command, settings)
@@ -74,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
             "found and false alarms stayed under their limit, 1 otherwise.",
         )
     )
+    dead_letter.add_parser(commands)
     commands.add_parser("version", help="print the version")
     return parser
 
