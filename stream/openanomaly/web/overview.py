@@ -114,8 +114,17 @@ class Overview:
                 "unread": int(s.value),
                 "oldest_s": round(oldest.get((s.labels["role"], s.labels["topic"]), 0.0), 1),
             }
-            for s in _samples(lag.records)
+            for s in sorted(_samples(lag.records), key=_place)
         ]
+
+
+_ROLES = ("window", "infer", "sink")
+
+
+def _place(sample: Sample) -> tuple[int, str]:
+    """Where data come by first stands first."""
+    role = sample.labels["role"]
+    return _ROLES.index(role) if role in _ROLES else len(_ROLES), sample.labels["topic"]
 
 
 def _total(counter: Counter) -> int:

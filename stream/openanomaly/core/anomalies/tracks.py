@@ -61,9 +61,10 @@ class Tracks:
 
     def begin(self, row: int, block: bytes, lead: Steps) -> int:
         """Track a series from the newest of its steps on, which is in an episode; there must be room."""
+        labels = shown_labels(block)
         track = self._free.pop()
         self.row[track] = row
-        self._labels[track] = shown_labels(block)
+        self._labels[track] = labels
         self.steps.replace(track, lead)
         self.ended_ms[track] = 1  # as after an earlier episode: `follow` begins one
         return track

@@ -176,10 +176,7 @@ function tiles() {
 
 function groups() {
   const { groups: found, groups_left_out: leftOut } = shown;
-  if (!found.length) {
-    fill($("groups-body"), h("p", { class: "quiet" }, "None yet: series come here with their first score."));
-    return;
-  }
+  $("groups").hidden = !found.length;
   const row = (group) => {
     const name = group.name === null ? "other groups" : group.name || "(no name)";
     const told = group.series === null ? many(group.anomalous, "anomaly", "anomalies") : `${count(group.anomalous)} of ${count(group.series)}`;
@@ -255,6 +252,7 @@ function cards() {
   const { anomalies, summary } = shown;
   const isFiltered = Boolean(filter.match || filter.group !== null || filter.state !== "all");
   $("legend").hidden = !anomalies.length;
+  $("filter").hidden = !anomalies.length && !isFiltered;
   fill($("empty"), ...(anomalies.length ? [] : isFiltered ? [h("p", { class: "quiet" }, "No anomaly fits the filter.")] : empty()));
   fill($("filtered"), ...(filter.group === null ? [] : ["Only of group ", h("strong", {}, filter.group || "(no name)"), " ", h("button", { type: "button", "data-clear": true }, "Show all groups")]));
   $("filtered").hidden = filter.group === null;

@@ -46,11 +46,11 @@ export function span(ms) {
 const rough = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const whole = Math.floor(seconds / size);
     seconds -= whole * size;
-    if (whole) parts.push(`${whole} ${unit}`);
+    if (whole) parts.push(`${whole}\u00a0${unit}`);
     else if (parts.length) break;
     if (parts.length === 2) break;
   }
-  return parts.join(" ") || "0 s";
+  return parts.join("\u00a0") || "0\u00a0s";
 }
 
 const two = (value) => String(value).padStart(2, "0");
