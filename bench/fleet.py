@@ -1,6 +1,6 @@
 """A fleet through `openanomaly run`: does it keep up, in how much memory, and is anything missing?
 
-    uv run --all-extras bench/fleet.py [--series 100000] [--step 10] [--steps 20]
+    uv run --all-extras bench/fleet.py [--series 100000] [--step 10] [--steps 20] [--model statistical]
 
 One process with all roles on the embedded broker takes the scrapes of a fleet over HTTP and sends
 every score to a target that counts them. History is pushed first, as fast as it is taken, so that
@@ -73,6 +73,7 @@ async def main() -> int:
     options.add_argument("--scrapes", type=int, default=4, help="scrapes per step")
     options.add_argument("--steps", type=int, default=20, help="steps measured")
     options.add_argument("--history", type=int, default=HISTORY)
+    options.add_argument("--model", default="auto", help="who forecasts; the built-in model by default")
     o = options.parse_args()
     target = Target()
     app = web.Application(client_max_size=1 << 28)
@@ -84,7 +85,7 @@ async def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "openanomaly.yaml"
         config.write_text(
-            f"pipelines:\n  - name: fleet\n    step_s: {o.step}\n    lateness_s: 1\n    model: statistical\n"
+            f"pipelines:\n  - name: fleet\n    step_s: {o.step}\n    lateness_s: 1\n    model: {o.model}\n"
             "sink:\n  emit: all\n"
         )
         log = (Path(folder) / "log").open("w+")
@@ -150,6 +151,7 @@ async def measure(o: argparse.Namespace, pid: int, base: str, target: Target) ->
     result = {
         "bench": "fleet",
         "series": o.series,
+        "model": o.model,
         "step_s": o.step,
         "steps": o.steps,
         "scores": sum(scores),
