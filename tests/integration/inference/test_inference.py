@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
