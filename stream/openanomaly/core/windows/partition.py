@@ -24,6 +24,7 @@ from openanomaly.core.windows.catalogue import FREE, UNWANTED, missing
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.rows import STATE_PAGE, Rows
+from openanomaly.errors import BrokerError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 
 _MARKS = 20_000
@@ -76,6 +77,7 @@ class Partition:
         self._ahead: dict[int, list[Position]] = {}
         self._written_ms: deque[tuple[int, int]] = deque()
         self._evicted_ms = 0
+        self._moving_from: str | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -109,6 +111,9 @@ class Partition:
             MalformedFrameError, UnknownVersionError: the record is not one this release can read.
         """
         kind, uid, page, _ = records.read_key(key)
+        if kind == records.MOVE:
+            self._moving_from = records.restore_move(value)
+            return
         block = self.blocks.get(uid)
         if block is None:  # of a pipeline that is no longer defined
             return
@@ -123,7 +128,17 @@ class Partition:
             self._pages[kind, uid, page] = value
 
     def start(self) -> None:
-        """All records are there: build what they do not hold, and be ready for inputs."""
+        """All records are there: build what they do not hold, and be ready for inputs.
+
+        Raises:
+            BrokerError: they are a part of what was moved here.
+        """
+        if self._moving_from is not None:
+            raise BrokerError(
+                f"partition {self.number} has only a part of what was moved here from {self._moving_from}: "
+                "`openanomaly migrate` has not finished, or was interrupted. Wait for its end, or delete "
+                "what it has written and migrate again"
+            )
         before: list[Block] = []
         for block in self.blocks.values():
             block.catalogue.restored()
@@ -164,6 +179,11 @@ class Partition:
         self.position = Position(samples, forecasts, self.position.tick_ms)
         marks = [m for m in self.marks if samples <= m.samples <= samples_end]
         self.marks = deque((m._replace(forecasts=min(m.forecasts, forecasts_end)) for m in marks), _MARKS)
+
+    @property
+    def taken(self) -> int:
+        """Offset of the samples before which some row state has taken all: a checkpoint may be torn."""
+        return max((p.samples for pages in self._ahead.values() for p in pages), default=0)
 
     def next_mark(self) -> Position | None:
         """The next point of a run to repeat, or None when inputs may come as they come.

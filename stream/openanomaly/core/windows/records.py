@@ -17,7 +17,7 @@ from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 
 VERSION = 1
 _BITS = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
-COLUMN, PATCH, CATALOGUE, HOT, COLD = 1, 2, 3, 4, 5
+COLUMN, PATCH, CATALOGUE, HOT, COLD, MOVE = 1, 2, 3, 4, 5, 6
 """Kinds of record. COLUMN and PATCH go to the `ring` changelog, the others to `state`."""
 _KEY = struct.Struct("<BQII")
 _PATCH_ROWS = 16_384  # 20 bytes and 4 a scorer each: below the broker's message limit
@@ -47,6 +47,18 @@ def read_key(data: bytes) -> tuple[int, int, int, int]:
     except struct.error as exc:
         raise MalformedFrameError(f"changelog key of {len(data)} bytes, expected {_KEY.size}") from exc
     return kind, block, page, slot
+
+
+def move_record(source: str, *, is_complete: bool) -> Record:
+    """That the state of a partition is being moved here, or has been: see `openanomaly migrate`."""
+    value = pb.Move(version=VERSION, source=source, is_complete=is_complete).SerializeToString()
+    return Record(key(MOVE, 0, 0), value)
+
+
+def restore_move(record: bytes) -> str | None:
+    """From where the state is still being moved; None if all of it is here."""
+    m = parse(pb.Move, record, VERSION)
+    return None if m.is_complete else m.source
 
 
 def ring_records(block: Block, closings: Iterable[Closing], position: Position) -> Iterator[Record]:

@@ -39,6 +39,18 @@ class Ring:
     def newest(self) -> NDArray[np.int64]:
         return self._columns["newest"]
 
+    @property
+    def first(self) -> NDArray[np.int64]:
+        return self._columns["first"]
+
+    @property
+    def data(self) -> NDArray[np.float32]:
+        return self._columns["data"]
+
+    def copy(self, rows: Rows, source: "Ring", of: Rows) -> None:
+        """Make `rows` what the rows `of` of a ring of the same length are."""
+        self._columns.copy(rows, source._columns, of)
+
     def put(self, rows: Rows, bucket: NDArray[np.int64], value: NDArray[np.float32]) -> None:
         """Write one step of each of `rows`, which differ; steps skipped since become NaN.
 

@@ -67,6 +67,11 @@ class Columns:
         for column in self.columns:
             self._arrays[column.name][rows] = column.fill
 
+    def copy(self, rows: Rows, source: "Columns", of: Rows) -> None:
+        """Make `rows` what the rows `of` of another structure of the same columns are."""
+        for column in self.columns:
+            self._arrays[column.name][rows] = source[column.name][of]
+
     @property
     def row_bytes(self) -> int:
         """Bytes of one row over all columns."""

@@ -119,3 +119,13 @@ class StateColumn(_message.Message):
     dtype: str
     values: bytes
     def __init__(self, owner: _Optional[int] = ..., name: _Optional[str] = ..., dtype: _Optional[str] = ..., values: _Optional[bytes] = ...) -> None: ...
+
+class Move(_message.Message):
+    __slots__ = ("version", "source", "is_complete")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    IS_COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    source: str
+    is_complete: bool
+    def __init__(self, version: _Optional[int] = ..., source: _Optional[str] = ..., is_complete: _Optional[bool] = ...) -> None: ...
