@@ -82,8 +82,12 @@ def restart(fleet: Fleet, start: int) -> list[Fault]:
     return [Fault(RESTART, i, at, at + _GAP) for i, at in zip(rows, begin, strict=True)]
 
 
-def plan(fleet: Fleet, start: int, seed: int) -> list[Fault]:
-    """A round of faults from step `start` on, each on a series of its own, by the order of their starts."""
+def plan(fleet: Fleet, start: int, seed: int, had: Index) -> list[Fault]:
+    """A round of faults from step `start` on, each on a series of its own, by the order of their starts.
+
+    `had` (S,) counts the faults that each series had; those with the fewest are next, for what has
+    happened twice is normal.
+    """
     random = np.random.default_rng([seed, start])
     free = np.array([job != RESTARTED_JOB for job in fleet.job])
     out = []
@@ -91,10 +95,9 @@ def plan(fleet: Fleet, start: int, seed: int) -> list[Fault]:
     for copy in range(COPIES):
         for kind in ONE_SERIES:
             may = np.flatnonzero(free & np.isin(fleet.kind, kind.kinds))
-            if not may.size:
-                continue
-            series = int(random.choice(may))
+            series = int(random.choice(may[had[may] == had[may].min()]))
             free[series] = False
+            had[series] += 1
             out.append(Fault(kind, series, at, at + kind.length))
             at += _NEXT
         if copy == 0:

@@ -59,7 +59,7 @@ def _innocent(fleet: Fleet, faults: Sequence[Fault], verdict: Verdict) -> Iterab
         instances = len({fleet.instance[i] for i in restarted})
         alarms = sum(name == RESTART.name for name, _ in alarmed)
         what = f"job {RESTARTED_JOB}, {instances} instances, {len(restarted)} series"
-        said = f"FALSE ALARMS on {alarms} series" if alarms else "quiet, as it must be"
+        said = f"FALSE ALARM on {alarms} series" if alarms else "quiet, as it must be"
         yield RESTART.name, what, "", said, "", ""
 
 

@@ -14,8 +14,7 @@ import sys
 import tempfile
 import time
 import webbrowser
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,14 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from openanomaly.adapters.remote_write.encode import HEADERS
 from openanomaly.core.series import canonical
 from openanomaly.demo import report
+from openanomaly.demo.client import Client
 from openanomaly.demo.faults import Fault, Samples, World, deployments, plan
 from openanomaly.demo.fleet import DAY, Fleet
 from openanomaly.demo.product import HOST, DemoError, Product, free_port
 from openanomaly.demo.report import tell
-from openanomaly.demo.target import PATH, Target
+from openanomaly.demo.target import Target
 from openanomaly.demo.verdict import ALERT, LATE, Verdict, judge
 from openanomaly.demo.writing import Writer
 from openanomaly.exits import CRASH
@@ -48,6 +47,7 @@ _HEADROOM = 60 * DAY
 """Steps that rounds have before the fleet's time has caught up with ours."""
 _STALLED_S = 60.0
 _NOTICED_S = 5.0
+_TOLD_LINES = 15
 _FORECAST_SHARE = 0.95
 
 
@@ -105,7 +105,7 @@ async def _run(options: Options, folder: Path) -> int:
             raise
         return INTERRUPTED if options.once else 0
     except DemoError as exc:
-        report.complain(f"{exc}\nIts log is {demo.keep_log()}.")
+        report.complain(f"{exc}{demo.last_words()}")
         return CRASH
 
 
@@ -121,12 +121,12 @@ class Demo:
         self._step_ms = self._product.settings.pipelines[0].step_ms
         self._world = World(self._fleet, self._step_ms / 1000)
         self._history = options.days * DAY
-        self._faults = plan(self._fleet, self._history, options.seed)
+        self._had = np.zeros(options.series, np.int64)
+        self._faults = plan(self._fleet, self._history, options.seed, self._had)
         ahead = _end(self._faults) + 2 + (0 if options.once else _HEADROOM)
         self._start_ms = (round(time.time() * 1000) // self._step_ms - ahead) * self._step_ms
         self._target = Target(self._fleet.labels, self._step_ms, self._start_ms)
         self._pushed = 0
-        self._due = 0
         self._told: set[Fault] = set()
         self._reasons: dict[int, str] = {}
         self._is_shown = False
@@ -151,7 +151,7 @@ class Demo:
                 ended.result()
             return await playing
         except aiohttp.ClientError as exc:
-            raise DemoError(f"the product does not answer: {exc}{self._product.last_words()}") from exc
+            raise DemoError(f"the product does not answer: {exc}") from exc
         finally:
             for task in tasks:
                 task.cancel()
@@ -159,17 +159,21 @@ class Demo:
             await self._product.stop()
             await runner.cleanup()
 
-    def keep_log(self) -> str:
-        """Take the product's log out of the folder that will be deleted; where it is then."""
+    def last_words(self) -> str:
+        """The end of the product's log, and where the whole of it is when the folder is gone."""
+        if not self._product.log.exists():
+            return ""
         number, kept = tempfile.mkstemp(prefix="openanomaly-demo-", suffix=".log")
         os.close(number)
         shutil.copyfile(self._product.log, kept)
-        return kept
+        lines = self._product.log.read_text("utf-8", "replace").splitlines()[-_TOLD_LINES:]
+        return "\n    ".join([f"; its log is {kept} and ends with", *lines])
 
     async def _play(self) -> int:
-        async with aiohttp.ClientSession() as self._session:
-            await self._product.ready(self._session)
-            model = await self._model()
+        async with aiohttp.ClientSession() as session:
+            await self._product.ready(session)
+            self._client = Client(session, self._product.url)
+            model = await self._client.model()
             self._tell(f"ready: {self._product.url}/ (model {model})")
             await self._play_history()
             while True:
@@ -216,14 +220,14 @@ class Demo:
         self._tell("quiet; the next round of faults follows. Ctrl-C ends the demo")
         self._target.keep(self._fleet.step, _BETWEEN)
         await self._live(_BETWEEN, ())
-        self._faults = plan(self._fleet, self._fleet.step, self._options.seed)
+        self._faults = plan(self._fleet, self._fleet.step, self._options.seed, self._had)
 
     async def _live(self, steps: int, faults: Sequence[Fault]) -> None:
         """Steps at a pace that people can follow, and never ahead of the wall clock."""
         next_s = time.monotonic()
         for _ in range(steps):
             await self._push(self._world.take(1, faults), slice(None))
-            await self._forecast(0)
+            await self._client.forecast()
             await self._tell_found()
             next_s = max(next_s + 1 / self._options.speed, time.monotonic())
             await asyncio.sleep(next_s - time.monotonic())
@@ -240,52 +244,17 @@ class Demo:
         """When a step's sample is taken: in the middle of the step."""
         return self._start_ms + step * self._step_ms + self._step_ms // 2
 
-    # -- what the product is sent, and asked ---------------------------------------------------
-
     async def _push(self, samples: Samples, series: slice) -> None:
-        """Send what some series have at the newest steps, when their last forecasts have come.
+        """Send what some series have at the newest steps.
 
-        No step may be judged by older forecasts than it would be in real time: what is normal would be
-        learned from errors that are not those of later.
+        Only when their last forecasts have come: no step may be judged by older ones than it would be in
+        real time, or what is normal would be learned from errors that are not those of later.
         """
-        await self._forecast(self._due)
         first = self._fleet.step - len(samples.value)
         time_ms = np.array([self._time_ms(first + k) for k in range(len(samples.value))])
-        due = (await self._counts())["due"]
-        bodies = self._writer.requests(samples, time_ms, series)
-        await asyncio.gather(*(self._send(body) for body in bodies))
-        self._pushed += int(samples.is_there[:, series].sum())
-        counts = await self._until(lambda c: c["in"] >= self._pushed, "samples are not in windows")
-        self._due = counts["due"] - due
-
-    async def _forecast(self, but: int) -> None:
-        """Wait until all forecasts have come but so many: those that were asked for last."""
-        await self._until(lambda c: c["due"] - c["forecasts"] <= but, "forecasts are missing")
-
-    async def _until(self, is_true: Callable[[Counter[str]], bool], what: str) -> Counter[str]:
-        """Wait for something that the counts of the windows tell, as long as they move; the counts."""
-        before: Counter[str] | None = None
-        since_s = time.monotonic()
-        while not is_true(counts := await self._counts()):
-            if counts != before:
-                before, since_s = counts, time.monotonic()
-            elif time.monotonic() - since_s > _STALLED_S:
-                raise DemoError(f"{what} for {_STALLED_S:.0f} s: {dict(counts)}{self._product.last_words()}")
-            await asyncio.sleep(0.005)
-        return counts
-
-    async def _counts(self) -> Counter[str]:
-        return Counter((await self._status())["window"]["counts"])
-
-    async def _send(self, body: bytes) -> None:
-        while True:
-            url = self._product.url + PATH
-            async with self._session.post(url, data=body, headers=HEADERS) as answer:
-                if answer.status < 300:
-                    return
-                if answer.status != 503:
-                    raise DemoError(f"the receiver answered {answer.status}: {await answer.text()}")
-            await asyncio.sleep(0.2)
+        count = int(samples.is_there[:, series].sum())
+        await self._client.push(self._writer.requests(samples, time_ms, series), count)
+        self._pushed += count
 
     async def _scored(self, step: int) -> None:
         """Wait until every series has its score of `step`."""
@@ -295,26 +264,8 @@ class Demo:
                 since_s, before = time.monotonic(), self._target.scores
             elif time.monotonic() - since_s > _STALLED_S:
                 late = int((self._target.last < step).sum())
-                raise DemoError(f"no scores of {late} series{self._product.last_words()}")
+                raise DemoError(f"no scores of {late} series in {_STALLED_S:.0f} s")
             await asyncio.sleep(0.05)
-
-    async def _status(self) -> Any:
-        async with self._session.get(f"{self._product.url}/api/v1/admin/status") as answer:
-            return await answer.json()
-
-    async def _anomalies(self) -> dict[int, Any]:
-        """What the status page has of this round, by series."""
-        query = {"since": self._time_ms(self._target.first), "limit": 1_000, "steps": 0}
-        async with self._session.get(f"{self._product.url}/api/v1/anomalies", params=query) as answer:
-            if answer.status != 200:
-                raise DemoError(f"the status page answered {answer.status}: {await answer.text()}")
-            found = (await answer.json())["anomalies"]
-        labels = {own: i for i, own in enumerate(self._fleet.labels)}
-        return {labels[canonical(a["labels"].items())]: a for a in found}
-
-    async def _model(self) -> str:
-        models = (await self._status())["inference"]["models"]
-        return ", ".join(sorted(set(models.values())))
 
     # -- what people are told ------------------------------------------------------------------
 
@@ -335,16 +286,16 @@ class Demo:
                     f"  {fault.kind.name}: {self._fleet.name(fault.series)} scores {scores[at[0]]:.1f} "
                     f"after {report.steps(int(at[0]) + 1)}"
                 )
-
         if len(self._reasons) < len(self._told):
             await self._ask_why()
 
     async def _ask_why(self) -> None:
         """Take from the status page why the faults that were told of score high, as soon as it knows."""
-        there = await self._anomalies()
-        for fault in self._told:
-            if fault.series in there and fault.series not in self._reasons:
-                self._reasons[fault.series] = there[fault.series]["peak"]["reason"]["text"]
+        listed = await self._client.anomalies(self._time_ms(self._target.first))
+        there = {canonical(a["labels"].items()): a for a in listed}
+        for i in {fault.series for fault in self._told} - set(self._reasons):
+            if (anomaly := there.get(self._fleet.labels[i])) is not None:
+                self._reasons[i] = anomaly["peak"]["reason"]["text"]
         if self._reasons and not self._is_shown:
             self._is_shown = True
             self._tell(f"  the status page shows it: {self._product.url}/")

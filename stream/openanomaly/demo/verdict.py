@@ -19,6 +19,8 @@ BEFORE = 3
 """Steps before a fault of which none may alarm: else nobody would have seen it begin."""
 LATE = 2
 """Steps after its end by which a fault must be found at the latest."""
+MAY_BE_OF = 12
+"""Steps after what must not alarm within which an alarm is put down to it."""
 ECHO = 48
 """Steps after a fault for which alarms of its series are its echo: no longer mean reaches further."""
 
@@ -123,5 +125,5 @@ def _find(scores: F64, first: int, fault: Fault) -> Found:
 
 def _innocent(faults: Sequence[Fault], series: int, step: int) -> Fault | None:
     """The fault that must not alarm and may have made this one."""
-    near = [f for f in faults if f.series == series and f.start <= step < f.stop + QUIET]
+    near = [f for f in faults if f.series == series and f.start <= step < f.stop + MAY_BE_OF]
     return near[0] if near else None

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from openanomaly.demo.faults import (
     COPIES,
@@ -35,6 +36,11 @@ def rates(world: World, steps: int, *faults: Fault) -> F64:
     counter = world.fleet.kind == Kind.COUNTER
     value[:, counter] = np.diff(np.vstack([before[counter], value[:, counter]]), axis=0) / STEP_S
     return value
+
+
+def nothing(fleet: Fleet) -> NDArray[np.int64]:
+    """No series has had a fault."""
+    return np.zeros(len(fleet), np.int64)
 
 
 def twins() -> tuple[World, World]:
@@ -125,7 +131,7 @@ def test_a_rolling_restart_takes_every_instance_away_for_some_steps_but_never_al
 
 def test_values_do_not_depend_on_how_many_steps_are_taken_at_once() -> None:
     one, other = twins()
-    faults = plan(one.fleet, HISTORY, 5)
+    faults = plan(one.fleet, HISTORY, 5, nothing(one.fleet))
     whole = one.take(120, faults)
     parts = [other.take(n, faults) for n in (1, 50, 8, 61)]
     np.testing.assert_array_equal(whole.value, np.concatenate([p.value for p in parts]))
@@ -136,19 +142,33 @@ def test_values_do_not_depend_on_how_many_steps_are_taken_at_once() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_round_has_copies_of_every_fault_on_series_of_their_own(series: int, seed: int) -> None:
     fleet = Fleet(series, seed)
-    faults = plan(fleet, HISTORY, seed)
+    faults = plan(fleet, HISTORY, seed, nothing(fleet))
     single = [f for f in faults if f.kind is not RESTART]
     assert {k: sum(f.kind is k for f in single) for k in ONE_SERIES} == dict.fromkeys(ONE_SERIES, COPIES)
     assert len({f.series for f in faults}) == len(faults)
     assert all(Kind(fleet.kind[f.series]) in f.kind.kinds for f in faults)
     assert min(f.start for f in faults) > HISTORY
-    assert faults == plan(Fleet(series, seed), HISTORY, seed)
+    assert faults == plan(Fleet(series, seed), HISTORY, seed, nothing(fleet))
 
 
 def test_rounds_and_seeds_differ_in_who_has_which_fault() -> None:
     fleet = Fleet(200, 1)
-    chosen = {tuple(f.series for f in plan(fleet, at, seed)) for at in (1440, 1700) for seed in (1, 2)}
+    chosen = {
+        tuple(f.series for f in plan(fleet, at, seed, nothing(fleet)))
+        for at in (1440, 1700)
+        for seed in (1, 2)
+    }
     assert len(chosen) == 4
+
+
+def test_later_rounds_choose_series_that_had_the_fewest_faults() -> None:
+    fleet = Fleet(200, 1)
+    had = nothing(fleet)
+    for start in range(HISTORY, HISTORY + 1500, 300):
+        plan(fleet, start, 1, had)
+    assert had.sum() == 5 * len(ONE_SERIES) * COPIES
+    # Fewer series are daily ones than have the faults of daily ones: some are chosen twice, none more often.
+    assert had.max() == 2
 
 
 def test_every_day_of_the_history_has_a_rolling_restart() -> None:
