@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 
 from openanomaly.broker.dead_letter import is_cut, replay_letter
-from openanomaly.broker.faust_app import publish
+from openanomaly.broker.faust_app import declare, publish
 from openanomaly.broker.notes import CRASH, REPLAYED, VERSION
 from openanomaly.broker.tail import Tail, tail
 from openanomaly.broker.topics import Topics
@@ -38,6 +38,9 @@ class Letters:
     def __init__(self, app: "App", topics: Topics) -> None:
         self._app = app
         self._name = topics.dead_letter.name
+        # Also where nothing is set aside, as in a receiver: asking Kafka for a topic that is not there
+        # may create it with the broker's defaults.
+        declare(app, topics.dead_letter)
         specs = (topics.samples, topics.due, topics.forecasts, topics.scores)
         self._partitions = {spec.name: spec.partitions for spec in specs}
         self._replaying = asyncio.Lock()

@@ -40,10 +40,11 @@ async def desk(bus: Bus) -> AsyncIterator[Letters]:
     """The letters as a process sees them that does nothing but answer."""
     app = make_app("ingest", bus.config)
     found = names(bus)
-    for spec in (found.dead_letter, found.samples, found.due, found.forecasts, found.scores):
+    for spec in (found.samples, found.due, found.forecasts, found.scores):
         declare(app, spec)
+    at = Letters(app, found)
     async with running(app):
-        yield Letters(app, found)
+        yield at
 
 
 async def listed(bus: Bus, wanted: Filter | None = None) -> list[Letter]:
