@@ -5,7 +5,6 @@ only through topics, so `run` and four separate processes do the same.
 """
 
 import asyncio
-import dataclasses
 import logging
 import os
 import signal
@@ -17,12 +16,12 @@ import uvloop
 from openanomaly.adapters.engines import make_engines
 from openanomaly.agents.inference import create_inference
 from openanomaly.agents.ingest import create_receiver
+from openanomaly.agents.installation import broker_config, topics_of
 from openanomaly.agents.sink import check_target, create_sink
 from openanomaly.agents.window import WindowWorker
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import (
     App,
-    BrokerConfig,
     Role,
     broker_url,
     credentials,
@@ -32,7 +31,6 @@ from openanomaly.broker.faust_app import (
 from openanomaly.broker.follow import Follower
 from openanomaly.broker.letters import Letters
 from openanomaly.broker.runner import Runner
-from openanomaly.broker.topics import topics
 from openanomaly.broker.watchdog import Watchdog
 from openanomaly.core import kernels
 from openanomaly.core.anomalies.board import Board, Limits
@@ -41,7 +39,7 @@ from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
-from openanomaly.settings import BrokerSettings, Settings
+from openanomaly.settings import Settings
 from openanomaly.settings_sources import SUPERVISOR_VARIABLE
 from openanomaly.telemetry import Telemetry
 from openanomaly.web import auth, server
@@ -93,15 +91,6 @@ def check(settings: Settings) -> list[str]:
     return out
 
 
-def broker_config(settings: BrokerSettings) -> BrokerConfig:
-    """The broker's part of the settings, as the broker's floor takes it."""
-    names = {field.name for field in dataclasses.fields(BrokerConfig)}
-    values = {name: getattr(settings, name) for name in names}
-    if settings.sasl_password is not None:
-        values["sasl_password"] = settings.sasl_password.get_secret_value()
-    return BrokerConfig(**values)
-
-
 class Process:
     """The roles of one process, joined."""
 
@@ -112,13 +101,7 @@ class Process:
         self.admin = Admin(settings)
         self.web = WebServer(settings.web, self.telemetry.registry, self.health)
         broker = settings.broker
-        self.topics = topics(
-            broker.topic_prefix,
-            broker.partitions,
-            samples_retention_s=broker.samples_retention_s,
-            scores_retention_s=broker.scores_retention_s,
-            dead_letter_retention_s=broker.dead_letter_retention_s,
-        )
+        self.topics = topics_of(broker)
         self._config = broker_config(broker)
         self._compress = broker.compression == "zstd"
         self._roles = roles

@@ -1,4 +1,4 @@
-"""The command line: `openanomaly run | receiver | window | inference | sink | demo | dead-letter | version`."""
+"""The command line: `openanomaly run | receiver | window | inference | sink | ... | migrate | version`."""
 
 import argparse
 import json
@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from openanomaly.commands import dead_letter
+from openanomaly.commands import dead_letter, migrate
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.logs import set_up_logging
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import CONFIG_VARIABLE, load
+from openanomaly.settings_sources import CONFIG_VARIABLE, DEFAULT_FILE, flags_of, load
 
 ROLES = {
     "run": ("receiver", "window", "inference", "sink"),
@@ -23,7 +23,6 @@ ROLES = {
     "inference": ("inference",),
     "sink": ("sink",),
 }
-_DEFAULT_FILE = "openanomaly.yaml"
 _WORKER = "--worker"
 
 
@@ -38,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _demo(options)
         if options.command == "dead-letter":
             return dead_letter.main(options)
+        if options.command == "migrate":
+            return migrate.main(options)
         settings = _settings(options)
         if options.dry_run:
             return _dry_run(options.command, settings)
@@ -78,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     dead_letter.add_parser(commands)
+    migrate.add_parser(commands)
     commands.add_parser("version", help="print the version")
     return parser
 
@@ -86,7 +88,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help=f"settings file; {_DEFAULT_FILE} in the working folder if it exists, or {CONFIG_VARIABLE}",
+        help=f"settings file; {DEFAULT_FILE} in the working folder if it exists, or {CONFIG_VARIABLE}",
     )
     parser.add_argument("--broker", metavar="URL", help="embedded://PATH or kafka://HOST:PORT")
     parser.add_argument("--listen", metavar="HOST:PORT", help="address of receiver, metrics and admin API")
@@ -154,23 +156,13 @@ def _demo(options: argparse.Namespace) -> int:
             browser=not options.no_browser,
             days=options.days,
             speed=options.speed,
-            flags=_flags(options.set),
+            flags=flags_of(options.set),
         )
     )
 
 
-def _flags(texts: Sequence[str]) -> dict[str, str]:
-    flags: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {text}: expected NAME=VALUE")
-        flags[name.strip()] = value
-    return flags
-
-
 def _settings(options: argparse.Namespace) -> Settings:
-    flags = _flags(options.set)
+    flags = flags_of(options.set)
     named = {
         "broker.url": options.broker,
         "web.listen": options.listen,
@@ -180,7 +172,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     }
     flags.update({name: value for name, value in named.items() if value is not None})
     file = options.config or os.environ.get(CONFIG_VARIABLE)
-    return load(file or _DEFAULT_FILE, os.environ, flags, explicit=file is not None)
+    return load(file or DEFAULT_FILE, os.environ, flags, explicit=file is not None)
 
 
 def _dry_run(command: str, settings: Settings) -> int:

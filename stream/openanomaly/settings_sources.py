@@ -7,7 +7,7 @@ what is allowed, and the nearest name where one is unknown.
 import difflib
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, Union, get_args, get_origin
@@ -22,6 +22,7 @@ from openanomaly.settings import Settings
 
 PREFIX = "OPENANOMALY_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
+DEFAULT_FILE = "openanomaly.yaml"
 SUPERVISOR_VARIABLE = PREFIX + "SUPERVISOR"
 _CLIENT_VARIABLES = tuple(PREFIX + name for name in ("URL", "TOKEN", "TOKEN_FILE", "USER", "CA_FILE"))
 _OTHERS = (CONFIG_VARIABLE, SUPERVISOR_VARIABLE, PREFIX + "COMPILED", *_CLIENT_VARIABLES)
@@ -68,6 +69,21 @@ class _Values:
                 return self.places[path]
             path = path[:-1]
         return "settings"
+
+
+def flags_of(texts: Sequence[str]) -> dict[str, str]:
+    """What `--set NAME=VALUE` says, by name.
+
+    Raises:
+        ConfigError: one has no `=`.
+    """
+    flags: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: expected NAME=VALUE")
+        flags[name.strip()] = value
+    return flags
 
 
 def load(

@@ -6,10 +6,11 @@ blocks and give them changelogs. Offsets are released at checkpoints only.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Literal
 
 from faust.types import TP
@@ -26,14 +27,17 @@ from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.windows.explain import explain
 from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.partition import Budget, Output, Partition
-from openanomaly.core.windows.plan import plan
+from openanomaly.core.windows.plan import plan, ring_retention_s
 from openanomaly.core.windows.records import Record
+from openanomaly.errors import DeliveryError
 from openanomaly.settings import WindowSettings
 from openanomaly.telemetry import WindowMetrics
 
 log = logging.getLogger(__name__)
 
 _TELL_REFUSED_S = 60.0
+_QUIET_S = 20.0
+"""Longest wait for records on their way when partitions may leave; below the broker's for us to join."""
 
 
 class WindowWorker:
@@ -67,7 +71,12 @@ class WindowWorker:
         self._left: Counter[str] = Counter()
         self._refused_told, self._next_tell_s = 0, 0.0
         self._recovered: dict[str, set[int]] = {}
+        self._recoveries = 0
         self._has_lanes = asyncio.Event()
+        self._may_write = asyncio.Event()
+        self._writing = 0
+        self._is_quiet = asyncio.Event()
+        self._is_quiet.set()
         self._next_due = 0
         self._samples = declare(app, topics.samples)
         self._forecasts = declare(app, topics.forecasts)
@@ -77,12 +86,13 @@ class WindowWorker:
             "samples": Ledger(app, topics.samples.name),
             "forecasts": Ledger(app, topics.forecasts.name),
         }
-        longest = max(p.spec.context * p.spec.step_ms for p in self._plans) / 1000 * 1.5
-        self._ring = changelog_table(app, "ring", topics.samples.partitions, self, retention_s=longest)
+        kept_s = ring_retention_s(self._plans)
+        self._ring = changelog_table(app, "ring", topics.samples.partitions, self, retention_s=kept_s)
         self._state = changelog_table(app, "state", topics.samples.partitions, self, retention_s=None)
         app.agent(self._samples, name="openanomaly.window.samples")(self._read_samples)
         app.agent(self._forecasts, name="openanomaly.window.forecasts")(self._read_forecasts)
         app.task(self._tick)
+        app.on_partitions_revoked.connect(self._wait_until_quiet)
         metrics.watch(self.counts, self.gauges)
 
     # -- what the tables' store tells (ChangelogOwner) -------------------------------------------
@@ -114,20 +124,35 @@ class WindowWorker:
 
     def revoked(self, table: str) -> None:
         self._recovered.clear()
+        self._recoveries += 1
         self._has_lanes.clear()
+        self._may_write.clear()
         self.is_recovered = False
+
+    async def _wait_until_quiet(self, *args: Any, **kwargs: Any) -> None:
+        """A partition may have a new owner as soon as this returns: nothing of ours may come behind its back.
+
+        Raises:
+            DeliveryError: records are on their way and nobody confirms them.
+        """
+        try:
+            await asyncio.wait_for(self._is_quiet.wait(), _QUIET_S)
+        except TimeoutError as exc:
+            raise DeliveryError(
+                f"{self._writing} writes were not confirmed within {_QUIET_S:.0f} s of a rebalance"
+            ) from exc
 
     def recovered(self, table: str, active: set[int], standby: set[int]) -> None:
         self._recovered[table] = active
         if len(self._recovered) == 2:
-            self.app.add_future(self._start_lanes(active))
+            self.app.add_future(self._start_lanes(active, self._recoveries))
 
-    async def _start_lanes(self, active: set[int]) -> None:
+    async def _start_lanes(self, active: set[int], recovery: int) -> None:
         samples, forecasts = self._topics.samples.name, self._topics.forecasts.name
         tps = {TP(topic, p) for topic in (samples, forecasts) for p in active}
         await self._dead_letters.catch_up()
         begin, end = await committed_offsets(self.app, tps), await end_offsets(self.app, tps)
-        if len(self._recovered) < 2:
+        if recovery != self._recoveries:
             return  # revoked meanwhile: the next recovery comes here again
         for number in sorted(active - set(self.lanes)):
             partition = self.partitions.get(number)
@@ -150,6 +175,7 @@ class WindowWorker:
             )
             lane.start()
         self._choose_emit()
+        self._may_write.set()
         self._has_lanes.set()
         self.is_recovered = True
         log.info("windows ready: %d partitions, %d series", len(self.lanes), self.budget.used)
@@ -161,7 +187,8 @@ class WindowWorker:
     async def stop(self) -> None:
         """Write what is computed and a last checkpoint of every partition."""
         lanes, self.lanes = list(self.lanes.values()), {}
-        await asyncio.gather(*(lane.stop(flush=True) for lane in lanes))
+        # In a rebalance nothing can be written; the next owner repeats what was not.
+        await asyncio.gather(*(lane.stop(flush=self._may_write.is_set()) for lane in lanes))
 
     # -- agents --------------------------------------------------------------------------------
 
@@ -310,7 +337,8 @@ class WindowWorker:
         await self._changelog(self._ring, partition, records)
 
     async def _changelog(self, table: Any, partition: int, records: Sequence[Record]) -> None:
-        await send_changelog(table, partition, [(r.key, r.value) for r in records])
+        async with self._write():
+            await send_changelog(table, partition, [(r.key, r.value) for r in records])
 
     async def results(self, partition: int, output: Output) -> None:
         due: list[Row] = []
@@ -318,10 +346,24 @@ class WindowWorker:
             self._next_due = (self._next_due + 1) % self._topics.due.partitions
             due.append((self._next_due, None, frame.encode()))
         scores: list[Row] = [(partition, None, frame.encode(self._compress)) for frame in output.scores]
-        await asyncio.gather(
-            publish(self.app, self._topics.due.name, due),
-            publish(self.app, self._topics.scores.name, scores),
-        )
+        async with self._write():
+            await asyncio.gather(
+                publish(self.app, self._topics.due.name, due),
+                publish(self.app, self._topics.scores.name, scores),
+            )
+
+    @contextlib.asynccontextmanager
+    async def _write(self) -> AsyncIterator[None]:
+        """While partitions are ours. In a rebalance a lane waits: it goes on, or is dropped."""
+        await self._may_write.wait()
+        self._writing += 1
+        self._is_quiet.clear()
+        try:
+            yield
+        finally:
+            self._writing -= 1
+            if not self._writing:
+                self._is_quiet.set()
 
     def took(self, samples: int, waited_s: float) -> None:
         self._metrics.frame_samples.observe(samples)

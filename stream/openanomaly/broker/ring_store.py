@@ -46,6 +46,7 @@ class RingStore(Store):
         self.owner: ChangelogOwner = options["owner"]
         self._offsets: dict[TP, int] = {}
         self._active: set[int] = set()
+        self._generation: int | None = None
         self._lives: Counter[int] = Counter()  # how often a partition was dropped
 
     # -- what Faust calls ------------------------------------------------------------------------
@@ -71,6 +72,10 @@ class RingStore(Store):
     ) -> None:
         changelog = self.table.changelog_topic_name
         ours = {tp.partition for tp in assigned if tp.topic == changelog}
+        if self._generation is not None and generation_id > self._generation + 1:
+            # The group has shared partitions out without us: what we hold may have had another owner since.
+            ours = set()
+        self._generation = generation_id
         # Of a partition that was active, memory holds what we made of our input, not the changelog. As a
         # standby it begins anew: another worker goes on from what is written, and so must a copy.
         active = {tp.partition for tp in self.app.assignor.assigned_actives() if tp.topic == changelog}
@@ -149,15 +154,21 @@ def changelog_table(
         standby_buffer_size=1,  # a copy that is promoted should lack nothing that is there
         options={"owner": owner},
     )
-    spec = TopicSpec(
-        table.changelog_topic_name,
+    spec = changelog_spec(app.conf.id, name, partitions, retention_s)
+    assert spec.name == table.changelog_topic_name
+    app.specs[spec.name] = spec
+    return table
+
+
+def changelog_spec(app_id: str, name: str, partitions: int, retention_s: float | None) -> TopicSpec:
+    """The topic of a table's changelog, by the name that Faust gives it."""
+    return TopicSpec(
+        f"{app_id}-{name}-changelog",
         partitions,
         retention_s,
         compact=retention_s is None,
         drop_consumed=False,
     )
-    app.specs[spec.name] = spec
-    return table
 
 
 async def send_changelog(table: Any, partition: int, records: Iterable[tuple[bytes, bytes | None]]) -> None:

@@ -94,8 +94,12 @@ class Broker:
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
         disk_limit_bytes: int = 20 << 30,
         clock: Callable[[], float] = time.time,
+        *,
+        tidies: bool = True,
     ) -> "Broker":
         """The broker of `folder`, shared by all users in this process.
+
+        Without `tidies` nothing is deleted for who only looks.
 
         Raises:
             BrokerError: another process has it, or its files are damaged.
@@ -105,7 +109,7 @@ class Broker:
         if broker is None:
             broker = cls._open[folder] = cls(folder, synchronous, disk_limit_bytes, clock)
         broker._users += 1
-        if broker._tidier is None:
+        if broker._tidier is None and tidies:
             broker._tidier = asyncio.get_running_loop().create_task(broker._tidy_forever())
         return broker
 

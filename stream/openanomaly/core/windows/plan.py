@@ -58,3 +58,8 @@ def plan(pipelines: Iterable[Pipeline]) -> tuple[BlockPlan, ...]:
         watched = WatchedPipeline(pipeline, Selector.parse(pipeline.selector))
         groups.setdefault(pipeline.window, []).append(watched)
     return tuple(BlockPlan(spec, tuple(members)) for spec, members in groups.items())
+
+
+def ring_retention_s(plans: Iterable[BlockPlan]) -> float:
+    """How long the `ring` changelog keeps steps: the longest window, and half as much again."""
+    return max(p.spec.context * p.spec.step_ms for p in plans) / 1000 * 1.5
