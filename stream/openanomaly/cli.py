@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from openanomaly.commands import dead_letter, migrate
+from openanomaly.commands import dead_letter, export, migrate
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.logs import set_up_logging
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return dead_letter.main(options)
         if options.command == "migrate":
             return migrate.main(options)
+        if options.command == "export":
+            return export.main(options)
         settings = _settings(options)
         if options.dry_run:
             return _dry_run(options.command, settings)
@@ -80,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     dead_letter.add_parser(commands)
     migrate.add_parser(commands)
+    export.add_parser(commands)
     commands.add_parser("version", help="print the version")
     return parser
 
