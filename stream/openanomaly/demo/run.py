@@ -43,8 +43,8 @@ _HALVES = 2
 """Of the fleet, sent in turn: windows take in one while the engine is at work for the other."""
 _BETWEEN = 96
 """Steps between two rounds."""
-_HEADROOM = 60 * DAY
-"""Steps that rounds have before the fleet's time has caught up with ours."""
+_HEADROOM = 60 * DAY * 200
+"""Steps of all series before the time of the fleet has caught up with ours: changelogs of 0.9 GB."""
 _STALLED_S = 60.0
 _NOTICED_S = 5.0
 _TOLD_LINES = 15
@@ -123,7 +123,7 @@ class Demo:
         self._history = options.days * DAY
         self._had = np.zeros(options.series, np.int64)
         self._faults = plan(self._fleet, self._history, options.seed, self._had)
-        ahead = _end(self._faults) + 2 + (0 if options.once else _HEADROOM)
+        ahead = _end(self._faults) + 2 + (0 if options.once else _HEADROOM // options.series)
         self._start_ms = (round(time.time() * 1000) // self._step_ms - ahead) * self._step_ms
         self._target = Target(self._fleet.labels, self._step_ms, self._start_ms)
         self._pushed = 0
