@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from openanomaly.core.series import varint
 from openanomaly.errors import MalformedFrameError, UnknownVersionError
 
+MOST_BYTES = 960_000
+"""No record that we write is longer; below `MAX_RECORD_BYTES` of broker/topics.py."""
 Bytes = bytes | NDArray[Any]
 """What may be written as a field of bytes."""
 
@@ -46,6 +48,18 @@ def parse(message: type[M], record: bytes, version: int) -> M:
     if m.version < 1:
         raise MalformedFrameError(f"not a {message.__name__}: it has no version")
     return m
+
+
+def version_of(record: bytes) -> int:
+    """The version of a record without parsing it: all of ours begin with it. 0 if it does not."""
+    if record[:1] != b"\x08":
+        return 0
+    version = 0
+    for i, byte in enumerate(record[1:6]):
+        version |= (byte & 0x7F) << 7 * i
+        if byte < 0x80:
+            return version
+    return 0
 
 
 def column(data: bytes, dtype: str, what: str, length: int | None = None) -> NDArray[Any]:

@@ -25,7 +25,7 @@ from openanomaly.core.windows.compiled.samples import passing, take
 from openanomaly.core.windows.counters import RATE
 from openanomaly.core.windows.plan import BlockPlan, WatchedPipeline
 from openanomaly.core.windows.ring import Ring
-from openanomaly.core.windows.rows import NONE, STATE_PAGE, Columns, Rows, as_slice
+from openanomaly.core.windows.rows import NONE, PART, STATE_PAGE, Columns, Rows, as_slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +209,12 @@ class Block:
         return [c for c in out if c.rows.size]
 
     def tick(self, now_ms: int, behind: NDArray[np.bool_] | None = None) -> list[Closing]:
-        """Close the open buckets whose time is up; of the state pages `behind`, if given."""
+        """Close the open buckets whose time is up; of the parts `behind`, if given."""
         n = self.rows
         s = self.state
         rows = np.flatnonzero((s["deadline_ms"][:n] <= now_ms) & (s["open"][:n] != NONE))
         if behind is not None:
-            rows = rows[behind[rows // STATE_PAGE]]
+            rows = rows[behind[rows // PART]]
         if not rows.size:
             return []
         self.touched[rows // STATE_PAGE] = True

@@ -8,15 +8,16 @@ import cramjam
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.fields import column, parse
+from openanomaly.core.fields import MOST_BYTES, column, parse
 from openanomaly.core.idtable import MISSING, IdTable
 from openanomaly.core.series import Ids
 from openanomaly.core.series_column import SeriesColumn, compress_labels
-from openanomaly.core.windows.rows import STATE_PAGE, Column, Columns, Rows
+from openanomaly.core.windows.rows import STATE_PAGE, Column, Columns, Rows, part_slot
 from openanomaly.errors import MalformedFrameError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 
-VERSION = 1
+VERSION = 2
+"""1 of whole pages, 2 of parts of one: see records.py."""
 FREE = np.iinfo(np.int64).max
 """`born` of a row that nobody owns."""
 UNWANTED = np.iinfo(np.int32).max
@@ -174,16 +175,27 @@ class Catalogue:
         if live.size:
             self._table.insert(self.ids[live], live.astype(np.int32))
 
-    def records(self) -> list[tuple[int, bytes]]:
-        """(page, record) of every page that changed since the last call."""
+    def records(self) -> list[tuple[int, int, bytes]]:
+        """(page, slot of the key, record) of every page that changed since the last call."""
         pages, self._dirty = sorted(self._dirty), set()
-        return [(page, self._record(page)) for page in pages]
+        return [(page, *part) for page in pages for part in self._parts(page, 0, STATE_PAGE)]
 
-    def _record(self, page: int) -> bytes:
-        start, stop = page * STATE_PAGE, min((page + 1) * STATE_PAGE, self.rows)
+    def _parts(self, page: int, first: int, rows: int) -> list[tuple[int, bytes]]:
+        """The page as one record, or its halves as far as their labels are too long for that."""
+        start = page * STATE_PAGE + first
+        if start >= self.rows:
+            return []
+        slot = 0 if rows == STATE_PAGE else part_slot(first, rows)
+        record = self._record(page, start, min(start + rows, self.rows), 2 if slot else 1)
+        if len(record) <= MOST_BYTES or rows == 1:
+            return [(slot, record)]
+        half = rows // 2
+        return self._parts(page, first, half) + self._parts(page, first + half, half)
+
+    def _record(self, page: int, start: int, stop: int, version: int) -> bytes:
         series = self._series(np.arange(start, stop))
         return pb.CataloguePage(
-            version=VERSION,
+            version=version,
             block=self._block,
             page=page,
             generation=self.generation[start:stop].tobytes(),
@@ -194,6 +206,7 @@ class Catalogue:
             label_offset=series.label_offset.tobytes(),
             labels_zstd=compress_labels(series.labels),
             specification=self._specification,
+            first=start - page * STATE_PAGE,
         ).SerializeToString()
 
     def restore(self, record: bytes) -> None:
@@ -201,13 +214,13 @@ class Catalogue:
         m = parse(pb.CataloguePage, record, VERSION)
         generation = column(m.generation, "<u4", "generations")
         n = len(generation)
-        if n > STATE_PAGE:
-            raise MalformedFrameError(f"catalogue page of {n} rows, {STATE_PAGE} at most")
+        if m.first + n > STATE_PAGE:
+            raise MalformedFrameError(f"catalogue page of {n} rows from {m.first} on, {STATE_PAGE} at most")
         offset = column(m.label_offset, "<u4", "label offsets", n + 1).tolist()
         labels = _decompress(m.labels_zstd)
         if offset[-1] != len(labels):
             raise MalformedFrameError(f"labels of {len(labels)} bytes, their offsets say {offset[-1]}")
-        start = m.page * STATE_PAGE
+        start = m.page * STATE_PAGE + m.first
         rows = slice(start, start + n)
         self.labels.extend([b""] * (start + n - self.rows))
         self._columns.grow(self.rows)

@@ -155,8 +155,8 @@ def _adopt(block: Block, old: Block, rows: Rows) -> Rows:
 def catalogue_records(partition: Partition) -> Iterator[Record]:
     """Who owns the rows."""
     for block in partition.blocks.values():
-        for page, value in block.catalogue.records():
-            yield Record(records.key(records.CATALOGUE, block.uid, page), value)
+        for page, slot, value in block.catalogue.records():
+            yield Record(records.key(records.CATALOGUE, block.uid, page, slot), value)
 
 
 def ring_records(partition: Partition) -> Iterator[Record]:

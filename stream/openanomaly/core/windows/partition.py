@@ -23,7 +23,7 @@ from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE, UNWANTED, missing
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
-from openanomaly.core.windows.rows import STATE_PAGE, Rows
+from openanomaly.core.windows.rows import PART, Rows
 from openanomaly.errors import BrokerError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 
@@ -73,7 +73,7 @@ class Partition:
         """Series that have a row: those of several blocks count once, in `series` once per block."""
         self._budget = budget
         self._sequence = 0
-        self._pages: dict[tuple[int, int, int], bytes] = {}
+        self._pages: dict[bytes, bytes] = {}
         self._ahead: dict[int, list[Position]] = {}
         self._written_ms: deque[tuple[int, int]] = deque()
         self._evicted_ms = 0
@@ -110,7 +110,8 @@ class Partition:
         Raises:
             MalformedFrameError, UnknownVersionError: the record is not one this release can read.
         """
-        kind, uid, page, _ = records.read_key(key)
+        kind, uid, _, _ = records.read_key(key)
+        records.check_version(kind, value)
         if kind == records.MOVE:
             self._moving_from = records.restore_move(value)
             return
@@ -125,7 +126,8 @@ class Partition:
         elif kind == records.CATALOGUE:
             block.catalogue.restore(value)
         else:
-            self._pages[kind, uid, page] = value
+            self._pages.pop(key, None)  # what is written last holds, and so is restored last
+            self._pages[key] = value
 
     def start(self) -> None:
         """All records are there: build what they do not hold, and be ready for inputs.
@@ -152,23 +154,26 @@ class Partition:
             # A row whose steps were written before a checkpoint is closed through its first bucket at least.
             block.touched[:] = block.touched_cold[:] = False
         for kind in (records.COLD, records.HOT):
-            for (k, uid, page), value in self._pages.items():
+            for key, value in self._pages.items():
+                k, uid, _, _ = records.read_key(key)
                 if k == kind:
-                    self._restore_page(self.blocks[uid], kind, page, value)
+                    self._restore_page(self.blocks[uid], value)
         self._pages.clear()
         self._budget.used += self.series
         self.is_started = True
 
-    def _restore_page(self, block: Block, kind: int, page: int, value: bytes) -> None:
+    def _restore_page(self, block: Block, value: bytes) -> None:
         message = parse(pb.StatePage, value, records.VERSION)
-        records.restore_state(block, message, message.cold)
+        parts = records.parts_of(message)
+        records.restore_state(block, message, message.cold, [True] * len(parts))
         ahead = self._ahead.setdefault(block.uid, [])
-        ahead.extend([Position(0, 0, 0)] * (page + 1 - len(ahead)))
+        ahead.extend([Position(0, 0, 0)] * (parts.stop - len(ahead)))
         mark = Position(message.mark.samples, message.mark.forecasts, message.mark.tick_ms)
         # Both kinds of record carry the hot columns: the newer of them holds.
-        if mark >= ahead[page]:
-            records.restore_state(block, message, message.hot)
-            ahead[page] = mark
+        newer = [mark >= ahead[part] for part in parts]
+        records.restore_state(block, message, message.hot, newer)
+        for part in parts:
+            ahead[part] = max(mark, ahead[part])
         self._sequence = max(self._sequence, message.sequence)
 
     def seek(self, samples: int, forecasts: int, samples_end: int, forecasts_end: int) -> None:
@@ -199,11 +204,11 @@ class Partition:
         self.marks.popleft()
 
     def _is_behind(self, block: Block, position: Position) -> NDArray[np.bool_] | None:
-        """Per state page, whether an input at `position` is new to it; None where it is to all."""
+        """By `PART` rows, whether an input at `position` is new to them; None where it is to all."""
         ahead = self._ahead.get(block.uid)
         if not ahead:
             return None
-        behind = np.ones(len(block.touched), bool)
+        behind = np.ones(block.state.capacity // PART, bool)
         behind[: len(ahead)] = [
             (p.samples, p.tick_ms) < (position.samples, position.tick_ms) for p in ahead[: len(behind)]
         ]
@@ -232,7 +237,7 @@ class Partition:
             # A page that was saved after this frame was taken knows it already.
             behind = self._is_behind(block, Position(offset + 1, 0, 0))
             if behind is not None:
-                known = keep & ~behind[np.where(keep, rows, 0) // STATE_PAGE]
+                known = keep & ~behind[np.where(keep, rows, 0) // PART]
                 block.counts["replayed"] += int(known.sum())
                 keep &= ~known
             if not keep.all():
@@ -351,8 +356,8 @@ class Partition:
 
 def _catalogue_records(block: Block) -> list[Record]:
     return [
-        Record(records.key(records.CATALOGUE, block.uid, page), value)
-        for page, value in block.catalogue.records()
+        Record(records.key(records.CATALOGUE, block.uid, page, slot), value)
+        for page, slot, value in block.catalogue.records()
     ]
 
 

@@ -7,20 +7,35 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.fields import column, parse
+from openanomaly.core.fields import MOST_BYTES, column, parse, version_of
 from openanomaly.core.series import varint
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE
-from openanomaly.core.windows.rows import RING_PAGE, STATE_PAGE, Rows
-from openanomaly.errors import MalformedFrameError
+from openanomaly.core.windows.rows import PART, RING_PAGE, STATE_PAGE, Rows, part_slot
+from openanomaly.errors import MalformedFrameError, UnknownVersionError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 
-VERSION = 1
+VERSION = 2
+"""Of pages of `state`: 1 of a whole one, 2 of a part. A release that knew no parts would take one for a
+page and begin the other rows anew, so it must not read it."""
+STEP_VERSION = 1
+"""Of all other records."""
 _BITS = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
 COLUMN, PATCH, CATALOGUE, HOT, COLD, MOVE = 1, 2, 3, 4, 5, 6
 """Kinds of record. COLUMN and PATCH go to the `ring` changelog, the others to `state`."""
+_READ_UP_TO = {
+    COLUMN: ("Column", STEP_VERSION),
+    PATCH: ("Patch", STEP_VERSION),
+    CATALOGUE: ("CataloguePage", VERSION),
+    HOT: ("StatePage", VERSION),
+    COLD: ("StatePage", VERSION),
+    MOVE: ("Move", STEP_VERSION),
+}
 _KEY = struct.Struct("<BQII")
-_PATCH_ROWS = 16_384  # 20 bytes and 4 a scorer each: below the broker's message limit
+_PATCH_ROWS = 16_384
+_HEAD = 512
+"""More than a record has besides its columns."""
+_COLUMN_HEAD = 32
 
 
 class Record(NamedTuple):
@@ -49,15 +64,32 @@ def read_key(data: bytes) -> tuple[int, int, int, int]:
     return kind, block, page, slot
 
 
+def check_version(kind: int, record: bytes) -> None:
+    """Whether this release may read a record, without reading it.
+
+    A page is read when all are there, and what is of a block that nobody asks for never: that somebody
+    newer was here is said at once.
+
+    Raises:
+        UnknownVersionError: a newer release wrote it.
+    """
+    known = _READ_UP_TO.get(kind)
+    if known is None:
+        raise UnknownVersionError(f"a record of kind {kind}, this release knows {sorted(_READ_UP_TO)}")
+    name, ours = known
+    if (version := version_of(record)) > ours:
+        raise UnknownVersionError(f"{name} has version {version}, this release reads up to {ours}")
+
+
 def move_record(source: str, *, is_complete: bool) -> Record:
     """That the state of a partition is being moved here, or has been: see `openanomaly migrate`."""
-    value = pb.Move(version=VERSION, source=source, is_complete=is_complete).SerializeToString()
+    value = pb.Move(version=STEP_VERSION, source=source, is_complete=is_complete).SerializeToString()
     return Record(key(MOVE, 0, 0), value)
 
 
 def restore_move(record: bytes) -> str | None:
     """From where the state is still being moved; None if all of it is here."""
-    m = parse(pb.Move, record, VERSION)
+    m = parse(pb.Move, record, STEP_VERSION)
     return None if m.is_complete else m.source
 
 
@@ -78,7 +110,7 @@ def ring_records(block: Block, closings: Iterable[Closing], position: Position) 
             if members[-1] - members[0] + 1 == members.size:  # as usual: nothing needs to be gathered
                 at = slice(int(members[0]), int(members[-1]) + 1)
             inside = closing.rows[at] - start
-            yield _column(block, mark, page, bucket, inside, used, closing.stored[at], scores, at)
+            yield from _columns(block, mark, page, bucket, inside, used, closing.stored[at], scores, at)
         if rest:
             yield from _patches(block, mark, closing, scores, np.concatenate(rest))
 
@@ -102,7 +134,7 @@ def _groups(rows: Rows, bucket: NDArray[np.int64]) -> Iterator[tuple[int, int, N
         yield int(page[at[0]]), int(bucket[at[0]]), at
 
 
-def _column(
+def _columns(
     block: Block,
     mark: pb.Mark,
     page: int,
@@ -112,26 +144,32 @@ def _column(
     stored: NDArray[np.float32],
     scores: dict[int, NDArray[np.float32]],
     at: slice | NDArray[np.int64],
-) -> Record:
+) -> Iterator[Record]:
+    """The column, and behind it those scores that it has no room for."""
     moved = b""
     if inside.size < used:
         bits = np.zeros(used, bool)
         bits[inside] = True
         moved = np.packbits(bits).tobytes()
-    value = pb.Column(
-        version=VERSION,
-        mark=mark,
-        block=block.uid,
-        page=page,
-        bucket=bucket,
-        moved=moved,
-        value=_dense(inside, used, stored).tobytes(),
-        score=[
-            pb.ScoreColumn(scorer=uid, score=_dense(inside, used, score[at]).tobytes())
-            for uid, score in scores.items()
-        ],
-    ).SerializeToString()
-    return Record(key(COLUMN, block.uid, page, bucket % block.ring.slots), value)
+    value = _dense(inside, used, stored).tobytes()
+    room = (MOST_BYTES - _HEAD - len(moved)) // (4 * used + _COLUMN_HEAD) - 1
+    uids = list(scores)
+    for i in range(0, max(len(uids), 1), room):
+        record = pb.Column(
+            version=STEP_VERSION,
+            mark=mark,
+            block=block.uid,
+            page=page,
+            bucket=bucket,
+            moved=moved,
+            value=value,
+            score=[
+                pb.ScoreColumn(scorer=uid, score=_dense(inside, used, scores[uid][at]).tobytes())
+                for uid in uids[i : i + room]
+            ],
+        ).SerializeToString()
+        yield Record(key(COLUMN, block.uid, page, bucket % block.ring.slots), record)
+        moved = value = b""
 
 
 def _dense(inside: Rows, used: int, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -149,10 +187,12 @@ def _patches(
     scores: dict[int, NDArray[np.float32]],
     at: NDArray[np.int64],
 ) -> Iterator[Record]:
-    for i in range(0, at.size, _PATCH_ROWS):
-        part = at[i : i + _PATCH_ROWS]
+    most = min(_PATCH_ROWS, (MOST_BYTES - _HEAD - _COLUMN_HEAD * len(scores)) // (20 + 4 * len(scores)))
+    # Rows that close two steps together are sent in their order, whatever is between them.
+    for i in range(0, at.size, most):
+        part = at[i : i + most]
         value = pb.Patch(
-            version=VERSION,
+            version=STEP_VERSION,
             mark=mark,
             block=block.uid,
             row=closing.rows[part].astype(np.uint32).tobytes(),
@@ -164,7 +204,7 @@ def _patches(
 
 
 def restore_column(block: Block, record: bytes) -> Position:
-    m = parse(pb.Column, record, VERSION)
+    m = parse(pb.Column, record, STEP_VERSION)
     value = column(m.value, "<f4", "values")
     rows = np.arange(value.size)
     if m.moved:
@@ -179,7 +219,7 @@ def restore_column(block: Block, record: bytes) -> Position:
 
 
 def restore_patch(block: Block, record: bytes) -> Position:
-    m = parse(pb.Patch, record, VERSION)
+    m = parse(pb.Patch, record, STEP_VERSION)
     rows = column(m.row, "<u4", "rows").astype(np.int64)
     if rows.size:
         block.ring.grow(int(rows.max()) + 1)
@@ -200,30 +240,55 @@ def state_records(
 ) -> Iterator[Record]:
     """The row state of every page that changed since the last call, as it is now.
 
-    `ahead` are the positions of pages that a torn checkpoint left beyond `position`.
+    `ahead` are the positions, by `PART` rows, that a torn checkpoint left beyond `position`.
     """
     pages = np.flatnonzero(block.touched)
     hot = [_StateColumn.of(block, 7, *c) for c in state_columns(block, hot=True)]
     cold = [_StateColumn.of(block, 8, *c) for c in state_columns(block, hot=False)]
     for page in pages.tolist():
-        start, stop = page * STATE_PAGE, min((page + 1) * STATE_PAGE, block.rows)
         is_cold = bool(block.touched_cold[page])
-        at = max(position, ahead[page]) if page < len(ahead) else position
-        head = pb.StatePage(
-            version=VERSION,
-            mark=pb.Mark(samples=at.samples, forecasts=at.forecasts, tick_ms=at.tick_ms),
-            block=block.uid,
-            page=page,
-            sequence=sequence,
-            generation=block.catalogue.generation[start:stop].tobytes(),
-        ).SerializeToString()
-        # Nearly all of the record, and so written by hand: messages would copy each column twice.
-        pieces: list[Any] = [head]
-        for c in hot + cold if is_cold else hot:
-            c.write(pieces, page, start, stop)
-        yield Record(key(COLD if is_cold else HOT, block.uid, page), b"".join(pieces))
+        columns = hot + cold if is_cold else hot
+        for start, stop, slot, at in _page_parts(block, page, columns, position, ahead):
+            head = pb.StatePage(
+                version=2 if slot else 1,
+                mark=pb.Mark(samples=at.samples, forecasts=at.forecasts, tick_ms=at.tick_ms),
+                block=block.uid,
+                page=page,
+                sequence=sequence,
+                generation=block.catalogue.generation[start:stop].tobytes(),
+                first=start - page * STATE_PAGE,
+            ).SerializeToString()
+            # Nearly all of the record, and so written by hand: messages would copy each column twice.
+            pieces: list[Any] = [head]
+            for c in columns:
+                c.write(pieces, page, start, stop)
+            yield Record(key(COLD if is_cold else HOT, block.uid, page, slot), b"".join(pieces))
     block.touched[:] = False
     block.touched_cold[:] = False
+
+
+def _page_parts(
+    block: Block,
+    page: int,
+    columns: "Sequence[_StateColumn]",
+    position: Position,
+    ahead: Sequence[Position],
+) -> Iterator[tuple[int, int, int, Position]]:
+    """(first row, last + 1, slot of the key, position) of the records of a page; as a rule it is one."""
+    start, stop = page * STATE_PAGE, min((page + 1) * STATE_PAGE, block.rows)
+    known = ahead[start // PART : -(-stop // PART)]
+    width = 4 + sum(c.width for c in columns)  # as if no column were the same in all rows
+    most = (MOST_BYTES - _HEAD - sum(len(c.head) + 16 for c in columns)) // width
+    if most >= stop - start and len(set(known)) <= 1:
+        yield start, stop, 0, max([position, *known[:1]])
+        return
+    size = PART
+    # Parts of which some are ahead of the others stay apart until the next checkpoint.
+    while 2 * size <= min(most, STATE_PAGE // 2) and len(set(known)) <= 1:
+        size *= 2
+    for at in range(start, stop, size):
+        part = ahead[at // PART : at // PART + 1]
+        yield at, min(at + size, stop), part_slot(at - start, size), max([position, *part])
 
 
 class _StateColumn(NamedTuple):
@@ -236,6 +301,11 @@ class _StateColumn(NamedTuple):
     head: bytes
     array: NDArray[Any]
     uniform: frozenset[int]
+
+    @property
+    def width(self) -> int:
+        """Bytes of a row."""
+        return int(self.array.nbytes // self.array.shape[-1])
 
     @classmethod
     def of(cls, block: Block, field: int, owner: int, name: str, array: NDArray[Any]) -> "_StateColumn":
@@ -269,20 +339,33 @@ def state_columns(block: Block, hot: bool) -> Iterator[tuple[int, str, NDArray[A
                 yield scoring.pipeline.uid, f.name, scoring.state[f.name]
 
 
-def restore_state(block: Block, message: pb.StatePage, columns: Iterable[pb.StateColumn]) -> None:
-    """Take over columns of a state page for the rows whose owner is still the same.
+def parts_of(message: pb.StatePage) -> range:
+    """The parts (`PART` rows each) that a state page, or a part of one, has."""
+    first = message.page * STATE_PAGE + message.first
+    return range(first // PART, -(-(first + len(message.generation) // 4) // PART))
+
+
+def restore_state(
+    block: Block, message: pb.StatePage, columns: Iterable[pb.StateColumn], parts: Sequence[bool]
+) -> None:
+    """Take over columns of a state page for the rows of `parts` whose owner is still the same.
 
     A column that this release does not have is left, one that it has and the page lacks stays fresh.
     """
-    start = message.page * STATE_PAGE
+    start = message.page * STATE_PAGE + message.first
     generation = column(message.generation, "<u4", "generations")
-    if len(generation) > STATE_PAGE:
-        raise MalformedFrameError(f"state page of {len(generation)} rows, {STATE_PAGE} at most")
+    if message.first % PART or message.first + len(generation) > STATE_PAGE:
+        raise MalformedFrameError(
+            f"state page of {len(generation)} rows from {message.first} on, {STATE_PAGE} at most"
+        )
     count = min(len(generation), block.rows - start)
     if count <= 0:
         return
     owned = block.catalogue.born[start : start + count] != FREE
-    same = np.flatnonzero(owned & (generation[:count] == block.catalogue.generation[start : start + count]))
+    wanted = np.repeat(np.array(parts, bool), PART)[:count]
+    same = np.flatnonzero(
+        wanted & owned & (generation[:count] == block.catalogue.generation[start : start + count])
+    )
     targets = {(o, n): a for hot in (True, False) for o, n, a in state_columns(block, hot)}
     for c in columns:
         target = targets.get((c.owner, c.name))

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 STATE_PAGE = 1024
 """Rows of a page of row state or catalogue: below the broker's message limit with room to spare."""
+PART = 16
+"""Rows of which the state is never torn apart: parts of a page are multiples of it."""
 RING_PAGE = 8192
 """Rows of a page of the rings."""
 
@@ -88,3 +90,12 @@ def as_slice(rows: Rows) -> slice | Rows:
     if rows.size and rows[-1] - rows[0] + 1 == rows.size:
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
+
+
+def part_slot(first: int, rows: int) -> int:
+    """The slot in the key of a part of a page: `rows` of them from `first` on.
+
+    No part takes the place of a whole page or of a part of another size: where only some of a page's parts
+    were written before a crash, the log still has what it was before. Whatever is written last holds.
+    """
+    return first << 16 | rows

@@ -63,7 +63,7 @@ class Patch(_message.Message):
     def __init__(self, version: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., block: _Optional[int] = ..., row: _Optional[bytes] = ..., bucket: _Optional[bytes] = ..., value: _Optional[bytes] = ..., score: _Optional[_Iterable[_Union[ScoreColumn, _Mapping]]] = ...) -> None: ...
 
 class CataloguePage(_message.Message):
-    __slots__ = ("version", "block", "page", "generation", "born", "base", "kind", "id", "label_offset", "labels_zstd", "specification")
+    __slots__ = ("version", "block", "page", "generation", "born", "base", "kind", "id", "label_offset", "labels_zstd", "specification", "first")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     PAGE_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,7 @@ class CataloguePage(_message.Message):
     LABEL_OFFSET_FIELD_NUMBER: _ClassVar[int]
     LABELS_ZSTD_FIELD_NUMBER: _ClassVar[int]
     SPECIFICATION_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
     version: int
     block: int
     page: int
@@ -86,10 +87,11 @@ class CataloguePage(_message.Message):
     label_offset: bytes
     labels_zstd: bytes
     specification: str
-    def __init__(self, version: _Optional[int] = ..., block: _Optional[int] = ..., page: _Optional[int] = ..., generation: _Optional[bytes] = ..., born: _Optional[bytes] = ..., base: _Optional[bytes] = ..., kind: _Optional[bytes] = ..., id: _Optional[bytes] = ..., label_offset: _Optional[bytes] = ..., labels_zstd: _Optional[bytes] = ..., specification: _Optional[str] = ...) -> None: ...
+    first: int
+    def __init__(self, version: _Optional[int] = ..., block: _Optional[int] = ..., page: _Optional[int] = ..., generation: _Optional[bytes] = ..., born: _Optional[bytes] = ..., base: _Optional[bytes] = ..., kind: _Optional[bytes] = ..., id: _Optional[bytes] = ..., label_offset: _Optional[bytes] = ..., labels_zstd: _Optional[bytes] = ..., specification: _Optional[str] = ..., first: _Optional[int] = ...) -> None: ...
 
 class StatePage(_message.Message):
-    __slots__ = ("version", "mark", "block", "page", "sequence", "generation", "hot", "cold")
+    __slots__ = ("version", "mark", "block", "page", "sequence", "generation", "hot", "cold", "first")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MARK_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +100,7 @@ class StatePage(_message.Message):
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     HOT_FIELD_NUMBER: _ClassVar[int]
     COLD_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
     version: int
     mark: Mark
     block: int
@@ -106,7 +109,8 @@ class StatePage(_message.Message):
     generation: bytes
     hot: _containers.RepeatedCompositeFieldContainer[StateColumn]
     cold: _containers.RepeatedCompositeFieldContainer[StateColumn]
-    def __init__(self, version: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., block: _Optional[int] = ..., page: _Optional[int] = ..., sequence: _Optional[int] = ..., generation: _Optional[bytes] = ..., hot: _Optional[_Iterable[_Union[StateColumn, _Mapping]]] = ..., cold: _Optional[_Iterable[_Union[StateColumn, _Mapping]]] = ...) -> None: ...
+    first: int
+    def __init__(self, version: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., block: _Optional[int] = ..., page: _Optional[int] = ..., sequence: _Optional[int] = ..., generation: _Optional[bytes] = ..., hot: _Optional[_Iterable[_Union[StateColumn, _Mapping]]] = ..., cold: _Optional[_Iterable[_Union[StateColumn, _Mapping]]] = ..., first: _Optional[int] = ...) -> None: ...
 
 class StateColumn(_message.Message):
     __slots__ = ("owner", "name", "dtype", "values")
