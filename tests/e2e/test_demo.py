@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from parts.browser import PHONE, Browser
 from parts.part import HOST, Process, free_port, get, wait_until
 
 FAULTS = ("spike", "shift", "drift", "drop to zero", "frozen value")
@@ -113,6 +114,27 @@ def test_a_detector_that_alarms_always_or_never_ends_with_1(
     count, limit = false_alarms(said)
     assert (count > limit) if "before" in words else (count == 0)
     assert f"FAILED: {len(missed)} faults were not found" in said
+
+
+@pytest.mark.timeout(300)
+def test_a_browser_sees_an_anomalous_series_with_its_chart(tmp_path: Path, chromium: Browser) -> None:
+    demo = Demo(tmp_path, "--days", "2")
+    demo.wait_until(lambda: f"the status page shows it: {demo.url}/" in demo.said, "an anomaly on the page")
+    chromium.look()
+    chromium.complaints()
+    chromium.open(f"{demo.url}/")
+    chromium.until(lambda: chromium.all(".card .chart .value"))
+    chromium.until(lambda: chromium.all(".card .chart .odd"))
+    chromium.until_text("h1", "anomalous")
+    chromium.until_text("#health-body", "chronos-bolt-nano")
+    assert chromium.overflow() == 0
+    chromium.look(PHONE, "dark")
+    assert chromium.overflow() == 0
+    assert chromium.complaints() == []
+    chromium.open("about:blank")
+    demo.signal(signal.SIGTERM)
+    demo.end()
+    assert list(demo.temporary.iterdir()) == []
 
 
 @pytest.mark.timeout(300)
