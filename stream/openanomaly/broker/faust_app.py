@@ -11,6 +11,7 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 from yarl import URL
 
+from openanomaly.broker.lease import Lease
 from openanomaly.broker.topics import MAX_RECORD_BYTES, TopicSpec
 from openanomaly.errors import BusUnavailableError, ConfigError
 
@@ -55,6 +56,8 @@ class App(faust.App):
     config: BrokerConfig
     specs: dict[str, TopicSpec]
     ledgers: "list[Ledger]"
+    lease: Lease
+    """Whether what has state may write it; without a group, for ever."""
     is_up: bool = False
     """True from the end of its start, recovery included."""
 
@@ -114,6 +117,7 @@ def make_app(role: Role, config: BrokerConfig) -> App:
         producer_linger=0.005,
     )
     app.role, app.config, app.specs, app.ledgers = role, config, {}, []
+    app.lease = Lease(config.session_timeout_s)
     app.producer_only = role == "ingest"
     return app
 

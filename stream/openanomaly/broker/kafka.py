@@ -6,6 +6,7 @@ coordinator, fetcher or sender that died crashes the app, where aiokafka would w
 """
 
 import asyncio
+import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -28,7 +29,9 @@ from mode import Service
 
 from openanomaly.broker.delivery import ReleasedOffsets
 from openanomaly.broker.kafka_topics import ensure_topics
+from openanomaly.broker.lease import Lease
 from openanomaly.broker.topics import TopicSpec
+from openanomaly.errors import DeliveryError
 
 T = TypeVar("T")
 
@@ -39,6 +42,7 @@ _FETCH_BYTES = 16 << 20
 _REQUEST_TIMEOUT_S = 30.0
 """A node that vanished without a word is noticed after this; then the batch goes to the next leader."""
 _STOP_S = 4.0
+_LEASE_CHECK_S = 0.05
 _FATAL = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
 """After these every later record of the producer fails too; a new process gets a new producer id."""
 
@@ -69,6 +73,24 @@ class Producer(driver.Producer):
                 raise
             future.add_done_callback(self._look_for_fatal)
             return future
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        self._hold_without_lease()
+
+    def _hold_without_lease(self) -> None:
+        """Let no batch out while others may have taken our place. As late as can be: not before a batch
+        is made, but before it is sent, since a process may stand still in between."""
+        producer = self._producer
+        assert producer is not None
+        lease, send = self.app.lease, producer._sender._send_produce_req
+
+        async def send_with_lease(node_id: int, batches: Any) -> None:
+            while not lease.is_valid:  # noqa: ASYNC110 (the other thread cannot tell)
+                await asyncio.sleep(_LEASE_CHECK_S)
+            await send(node_id, batches)
+
+        producer._sender._send_produce_req = send_with_lease
 
     def _look_for_fatal(self, future: "asyncio.Future[Any]") -> None:
         error = None if future.cancelled() else future.exception()
@@ -129,6 +151,42 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
             **driver.credentials_to_aiokafka_auth(conf.broker_credentials),
         )
+
+    async def on_start(self) -> None:
+        await super().on_start()
+        if self.app.tables.changelog_topics:
+            self._watch_membership()
+
+    def _watch_membership(self) -> None:
+        """Keep the lease. Who owns state and was replaced ends: what it holds is not the state any more."""
+        coordinator, lease = self._ensure_consumer()._coordinator, self.app.lease
+        heartbeat, join_complete = coordinator._do_heartbeat, coordinator._on_join_complete
+        reset = coordinator.reset_generation
+
+        async def do_heartbeat() -> bool:
+            asked_s = time.monotonic()
+            is_member: bool = await heartbeat()
+            if is_member:
+                lease.renew(asked_s)
+            return is_member
+
+        async def on_join_complete(*args: Any) -> None:
+            lease.renew(time.monotonic())
+            await join_complete(*args)
+
+        def reset_generation() -> None:
+            reset()
+            lease.end()
+            if not self.should_stop and not self.app.should_stop:
+                gone = DeliveryError("the group has gone on without this process, which was silent too long")
+                self.app.loop.call_soon_threadsafe(self._crash_of, gone)
+
+        coordinator._do_heartbeat, coordinator._on_join_complete = do_heartbeat, on_join_complete
+        coordinator.reset_generation = reset_generation
+
+    def _crash_of(self, error: Exception) -> None:
+        if not self.app.crashed and not self.app.should_stop:
+            self.app.add_future(self.app.crash(error))
 
     async def on_thread_stop(self) -> None:
         try:
