@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from openanomaly.core.quantiles import PATHS, at_levels, mixed
 from openanomaly.errors import ConfigError, ForecastError
+
+# Its wheels report to their makers from 1.29 on, also on Linux, and begin with the import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime as ort
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]

@@ -70,8 +70,6 @@ class Product:
         """Start it; its scores go to `target_url`."""
         # Settings of a product that the user runs are not the demo's: its broker least of all.
         environ = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX) or k.endswith("_COMPILED")}
-        # onnxruntime 1.29 and later report to their makers, and leave a file where temporary ones are.
-        environ["ORT_DISABLE_TELEMETRY"] = "1"
         # The worker stops when we are gone, however we went.
         environ[SUPERVISOR_VARIABLE] = str(os.getpid())
         with self.log.open("wb") as log:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,24 @@ def test_threads_change_nothing(threads: int) -> None:
     one = OnnxAdapter(built_in_checkpoint() / "model.onnx", threads).predict(context, 20, (0.5,))
     two = OnnxAdapter(built_in_checkpoint() / "model.onnx", 2).predict(context, 20, (0.5,))
     assert (one == two).all()
+
+
+def test_nothing_is_left_behind_nor_told_to_anybody(tmp_path: Path) -> None:
+    """onnxruntime's telemetry keeps a file in the temporary folder; without it there is none."""
+    code = (
+        "import numpy as np, time\n"
+        "from openanomaly.adapters.engines import make_engines\n"
+        "engine = make_engines(['chronos-bolt-nano'])['chronos-bolt-nano']\n"
+        "engine.predict(np.zeros((2, 64), np.float32), 8, (0.5,))\n"
+        "time.sleep(1)\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    for folder in ("tmp", "home", "cache"):
+        (tmp_path / folder).mkdir()
+    environment |= {"TMPDIR": str(tmp_path / "tmp"), "HOME": str(tmp_path / "home")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_graph_of_somebody_else_is_refused(tmp_path: Path) -> None:
