@@ -170,7 +170,7 @@ def test_what_cannot_be_moved_is_refused(tmp_path: Path, topic_prefix: str, kafk
     assert moving.migrate(tmp_path, source, url, settings).returncode == 0
     full = moving.migrate(tmp_path, source, url, settings)
     assert full.returncode == 2
-    assert f"topic {topic_prefix}.scores in {url} has had records" in full.stderr
+    assert f"topic {topic_prefix}.forecasts in {url} has had records" in full.stderr
     nothing = moving.migrate(tmp_path, f"embedded://{tmp_path / 'none'}", url, settings)
     assert (nothing.returncode, "there is no embedded broker" in nothing.stderr) == (2, True)
     other = moving.migrate(tmp_path, source, kafka.url, settings, "--source-prefix", "other")

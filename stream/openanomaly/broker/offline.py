@@ -1,12 +1,20 @@
 """A broker on which nobody runs, as a tool sees it: all records, all offsets, no group to join."""
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal, Self, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeVar, cast
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupIdNotFound,
+    GroupLoadInProgressError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+    for_code,
+)
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth, server_list
 
@@ -24,6 +32,9 @@ Bounds = tuple[int, int]
 Absent = Literal["refused", "made", "empty"]
 """What an embedded broker is that is not there."""
 
+T = TypeVar("T")
+
+_NOT_YET = (GroupCoordinatorNotAvailableError, GroupLoadInProgressError, NotCoordinatorForGroupError)
 _FETCH_BYTES = 8 << 20
 _FETCH_RECORDS = 100
 _WAIT_MS = 500
@@ -195,11 +206,25 @@ class KafkaLog(Log):
             await admin.close()
 
     async def members(self, group: str) -> int:
-        found = 0
-        for response in await self._asked.describe_consumer_groups([group]):
-            for _, _, _, _, _, members, *_ in response.groups:
-                found += len(members)
-        return found
+        async def ask() -> int:
+            found = 0
+            for response in await self._asked.describe_consumer_groups([group]):
+                for code, _, _, _, _, members, *_ in response.groups:
+                    if code and for_code(code) is not GroupIdNotFound:
+                        raise for_code(code)(f"group {group}")
+                    found += len(members)
+            return found
+
+        return await self._of_group(ask)
+
+    async def _of_group(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """An answer of a group's coordinator; where no group has ever been, the first question makes it."""
+        async with asyncio.timeout(_TIMEOUT_S):
+            while True:
+                try:
+                    return await ask()
+                except _NOT_YET:
+                    await asyncio.sleep(0.2)
 
     @property
     def _asked(self) -> Any:
@@ -224,10 +249,15 @@ class KafkaLog(Log):
     async def committed(self, group: str, topic: str) -> list[int | None]:
         if not (places := await self._places(topic)):
             return []
-        found = await self._asked.list_consumer_group_offsets(group, partitions=places)
-        # -1 is how the protocol says "none".
-        offsets = [found[place].offset if place in found else -1 for place in places]
-        return [offset if offset >= 0 else None for offset in offsets]
+
+        async def ask() -> list[int | None]:
+            found = await self._asked.list_consumer_group_offsets(group, partitions=places)
+            if not found:  # aiokafka does not look at the answer's error
+                raise GroupLoadInProgressError(f"group {group}")
+            # -1 is how the protocol says "none".
+            return [found[place].offset if found[place].offset >= 0 else None for place in places]
+
+        return await self._of_group(ask)
 
     async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Stored]:
         if start >= end:
