@@ -21,7 +21,7 @@ from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App, Row, declare, publish
 from openanomaly.broker.notes import Origin
 from openanomaly.broker.topics import Topics
-from openanomaly.core.frames import DueFrame, ForecastFrame
+from openanomaly.core.frames import ROW_BYTES, DueFrame, ForecastFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.scoring.levels import LEVELS
@@ -200,7 +200,7 @@ def _records(request: Request) -> Iterator[Row]:
     """Forecast frames of the rows that have a forecast, each of a size the broker takes."""
     frame = request.frame
     rows = np.flatnonzero(request.ok)
-    most = max(1, _FRAME_BYTES // (2 * _LEVEL.size * frame.horizon))
+    most = max(1, _FRAME_BYTES // (2 * _LEVEL.size * frame.horizon + ROW_BYTES))
     for i in range(0, rows.size, most):
         part = rows[i : i + most]
         forecasts = ForecastFrame.pack(frame.take(part), _LEVEL, request.forecast[part])

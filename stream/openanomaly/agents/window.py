@@ -29,7 +29,7 @@ from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.partition import Budget, Output, Partition
 from openanomaly.core.windows.plan import plan, ring_retention_s
 from openanomaly.core.windows.records import Record
-from openanomaly.errors import DeliveryError
+from openanomaly.errors import ConfigError, DeliveryError, RejectedError
 from openanomaly.settings import WindowSettings
 from openanomaly.telemetry import WindowMetrics
 
@@ -107,7 +107,15 @@ class WindowWorker:
             if held is not None:
                 self._leave(held)
             held = self.partitions[partition] = Partition(partition, self._plans, self.budget)
-        held.restore(key, value)
+        try:
+            held.restore(key, value)
+        except RejectedError as exc:
+            # Without it windows would begin anew, or be wrong. A restart reads it again: a person must act.
+            raise ConfigError(
+                f"cannot go on from the {table} changelog of partition {partition}, offset {offset}: {exc}. "
+                "It was written by a newer release, or is damaged: run the release that wrote it; to go back "
+                "for good, delete both changelog topics, and windows fill anew (docs/upgrading.md)"
+            ) from exc
 
     def drop(self, table: str, partition: int) -> None:
         """The partition is no longer ours."""
@@ -345,7 +353,9 @@ class WindowWorker:
         for frame in output.due:
             self._next_due = (self._next_due + 1) % self._topics.due.partitions
             due.append((self._next_due, None, frame.encode()))
-        scores: list[Row] = [(partition, None, frame.encode(self._compress)) for frame in output.scores]
+        scores: list[Row] = [
+            (partition, None, record) for frame in output.scores for record in frame.records(self._compress)
+        ]
         async with self._write():
             await asyncio.gather(
                 publish(self.app, self._topics.due.name, due),

@@ -64,7 +64,13 @@ class RingStore(Store):
             tp = TP(message.topic, message.partition)
             if message.offset <= self._offsets.get(tp, -1):
                 continue
-            self.owner.apply(self.table_name, tp.partition, message.offset, message.key, message.value)
+            try:
+                self.owner.apply(self.table_name, tp.partition, message.offset, message.key, message.value)
+            except Exception as exc:
+                # Faust's recovery logs what fails in here, tries the record again, and never ends.
+                if not self.app.crashed:
+                    self.app.add_future(self.app.crash(exc))
+                raise
             self._offsets[tp] = message.offset
 
     async def on_rebalance(

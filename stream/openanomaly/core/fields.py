@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from openanomaly.core.series import varint
 from openanomaly.errors import MalformedFrameError, UnknownVersionError
 
-MOST_BYTES = 960_000
-"""No record that we write is longer; below `MAX_RECORD_BYTES` of broker/topics.py."""
+MOST_BYTES = 900_000
+"""No record that we write is longer: the broker takes it (broker/topics.py), a dead letter keeps all of it."""
 Bytes = bytes | NDArray[Any]
 """What may be written as a field of bytes."""
 

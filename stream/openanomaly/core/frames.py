@@ -6,6 +6,7 @@ schema is proto/openanomaly/v1/frames.proto. A record that cannot be read raises
 topic, never a crash.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntFlag
 from operator import itemgetter
@@ -15,13 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.contexts import EXPONENT, SMALLEST, Contexts
-from openanomaly.core.fields import column, fields_of, index, parse
+from openanomaly.core.fields import MOST_BYTES, column, fields_of, index, parse
 from openanomaly.core.series import varint
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.errors import MalformedFrameError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 
 VERSION = 1
+
+
+ROW_BYTES = 24
+"""Of a row of a DueFrame or a ForecastFrame, besides its context or quantiles of 2 bytes each."""
 
 
 class ScoreFlag(IntFlag):
@@ -298,6 +303,16 @@ class ScoreFrame:
             reason=self.reason[rows],
             flags=self.flags[rows],
         )
+
+    def records(self, compress: bool = False) -> Iterator[bytes]:
+        """The frame as one record, or as several where its labels are too long for one."""
+        record = self.encode(compress)
+        n = len(self.row)
+        if len(record) <= MOST_BYTES or n <= 1:
+            yield record
+            return
+        for half in np.split(np.arange(n), [n // 2]):
+            yield from self.take(half).records(compress)
 
     def encode(self, compress: bool = False) -> bytes:
         return pb.ScoreFrame(

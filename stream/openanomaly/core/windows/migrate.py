@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.fields import column, parse
-from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.frames import ROW_BYTES, DueFrame, ForecastFrame, SampleFrame, ScoreFrame
 from openanomaly.core.scoring import LEVELS
 from openanomaly.core.series import Ids, partition_of
 from openanomaly.core.series_column import SeriesColumn
@@ -216,7 +216,7 @@ def forecast_frames(partition: Partition) -> Iterator[ForecastFrame]:
             c, horizon = block.bands[forecaster.uid].columns, forecaster.horizon
             origin = c["origin"][live]
             rows = live[(origin > NEVER) & (block.state["closed"][live] < origin + horizon)]
-            size = max(1, _FORECAST_BYTES // (2 * horizon * len(LEVELS)))
+            size = max(1, _FORECAST_BYTES // (2 * horizon * len(LEVELS) + ROW_BYTES))
             for i in range(0, rows.size, size):
                 some = rows[i : i + size]
                 yield ForecastFrame(

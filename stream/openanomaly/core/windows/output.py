@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.core.frames import DueFrame, ScoreFlag, ScoreFrame
+from openanomaly.core.frames import ROW_BYTES, DueFrame, ScoreFlag, ScoreFrame
 from openanomaly.core.windows.block import Block, Closing, Scored
 from openanomaly.core.windows.rows import STATE_PAGE, Rows
 
@@ -24,7 +24,7 @@ def due_frames(block: Block, closings: list[Closing], partition: int, now_ms: in
         rows, bucket = (np.concatenate(x) for x in zip(*parts, strict=True))
         rows, last = np.unique(rows[::-1], return_index=True)
         bucket = bucket[::-1][last]
-        size = max(1, _DUE_BYTES // (2 * block.spec.context))
+        size = max(1, _DUE_BYTES // (2 * block.spec.context + ROW_BYTES))
         for i in range(0, rows.size, size):
             r, b = rows[i : i + size], bucket[i : i + size]
             context, known = block.ring.contexts(r, b, block.catalogue.born[r])
