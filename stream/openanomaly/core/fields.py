@@ -10,7 +10,7 @@ from openanomaly.core.series import varint
 from openanomaly.errors import MalformedFrameError, UnknownVersionError
 
 MOST_BYTES = 900_000
-"""No record that we write is longer: the broker takes it (broker/topics.py), a dead letter keeps all of it."""
+"""No record that we write is longer: the broker takes it, and a dead letter keeps all of it."""
 Bytes = bytes | NDArray[Any]
 """What may be written as a field of bytes."""
 
