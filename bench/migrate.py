@@ -24,6 +24,7 @@ from openanomaly.core import kernels
 from openanomaly.core.frames import SampleFrame
 from openanomaly.core.series import encode_labels, ids_of, partition_of
 from openanomaly.core.series_column import SeriesColumn
+from openanomaly.core.windows.migrate import forecast_frames
 from openanomaly.core.windows.partition import Budget, Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.settings import Settings
@@ -70,6 +71,11 @@ async def fill(url: str, series: int, steps: int, partitions: int) -> None:
                 for spec, found in ((side.state, out.catalogue), (side.ring, out.ring)):
                     if found:
                         await log.write(spec.name, [(p, *record) for record in found])
+            (block,) = partition.blocks.values()
+            for bands in block.bands.values():
+                bands.columns["origin"][: block.rows] = block.state["closed"][: block.rows]
+            forecasts = [frame.encode() for frame in forecast_frames(partition)]
+            await log.write(side.topics.forecasts.name, [(p, None, frame) for frame in forecasts])
             done = partition.checkpoint(0)
             await log.write(side.state.name, [(p, *record) for record in done.records])
             print(f"partition {p}: {len(column)} series", file=sys.stderr)

@@ -176,7 +176,7 @@ class _Migration:
         self._said: dict[int, Output] = {}
         self._unread: dict[int, int] = {}
         """By partition of the source: offset of the first sample frame that its windows have not taken."""
-        self._strangers: dict[int, tuple[str, dict[tuple[int, int], int]]] = {}
+        self._strangers: dict[int, tuple[str, dict[tuple[int, bytes], int]]] = {}
         self._scorers: set[tuple[int, int]] = set()
 
     async def run(self) -> None:
@@ -395,7 +395,7 @@ class _Migration:
         for scores in said.scores:
             for to, mine in core.split_scores(scores, self._target.partitions):
                 self.moved.scores += mine.row.size
-                await self._out.add(self._target.topics.scores, to, None, mine.encode(self._job.compress))
+                await self._add_scores(to, mine)
         for due in said.due:
             await self._send_due(due)
 
@@ -405,7 +405,7 @@ class _Migration:
         if kind == records.CATALOGUE and plan is None:
             stranger = core.Stranger.of(value)
             _, pages = self._strangers.setdefault(uid, (stranger.specification, {}))
-            pages[number, page] = stranger.series  # the latest record of the page
+            pages[number, key] = stranger.series  # the latest record of the page
         elif kind == records.COLD and plan is not None and page == 0:
             self._scorers |= {(uid, scorer) for scorer in core.unknown_scorers(value, plan)}
 
@@ -441,10 +441,10 @@ class _Migration:
                     continue
                 if self._keeps:
                     await self._out.add(self._target.topics.samples, number, None, value)
+                # What was packed to fit into a record must be again.
+                compress = self._job.compress or frame.series.labels_zstd is not None
                 for to, part in parts:
-                    await self._out.add(
-                        self._target.topics.samples, to, None, part.encode(self._job.compress)
-                    )
+                    await self._out.add(self._target.topics.samples, to, None, part.encode(compress))
         await self._out.flush()
         self._report(f"{self.moved.samples} samples that no checkpoint had covered")
 
@@ -463,9 +463,13 @@ class _Migration:
                 if self._keeps:
                     await self._out.add(self._target.topics.scores, number, None, value)
                 for to, part in parts:
-                    await self._out.add(self._target.topics.scores, to, None, part.encode(self._job.compress))
+                    await self._add_scores(to, part)
         await self._out.flush()
         self._report(f"{self.moved.scores} scores that no sink had written")
+
+    async def _add_scores(self, to: int, frame: ScoreFrame) -> None:
+        for record in frame.records(self._job.compress):
+            await self._out.add(self._target.topics.scores, to, None, record)
 
     async def _move_due(self) -> None:
         t, group = self._source.topics, self._source.group("infer")

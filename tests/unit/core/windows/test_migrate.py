@@ -207,7 +207,7 @@ def test_a_partition_does_not_start_with_a_part_of_its_state() -> None:
 
 
 def test_a_record_of_a_newer_release_is_refused() -> None:
-    later = pb.Move(version=2, source="x").SerializeToString()
+    later = pb.Move(version=records.STEP_VERSION + 1, source="x").SerializeToString()
     with pytest.raises(UnknownVersionError, match="version 2, this release reads up to 1"):
         drive.fresh().restore(records.key(records.MOVE, 0, 0), later)
 
