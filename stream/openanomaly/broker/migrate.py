@@ -198,13 +198,7 @@ class _Migration:
     # -- before and after --------------------------------------------------------------------------
 
     async def _check(self) -> None:
-        for side in (self._source, self._target):
-            for role in ("window", "infer", "sink"):
-                if count := await side.log.members(side.group(role)):
-                    raise ConfigError(
-                        f"group {side.group(role)} in {side.log} has {count} members: stop every role on "
-                        "both sides first, receivers too"
-                    )
+        await self._check_alone()
         for spec in self._source.specs:
             self._bounds[spec.name] = await self._source.log.bounds(spec.name)
         samples = self._source.topics.samples.name
@@ -224,6 +218,15 @@ class _Migration:
                     f"topic {spec.name} has {len(bounds)} partitions in {self._target.log}, and "
                     f"{spec.partitions} are wanted: delete it, or use --partitions {len(bounds)}"
                 )
+
+    async def _check_alone(self) -> None:
+        for side in (self._source, self._target):
+            for role in ("window", "infer", "sink"):
+                if count := await side.log.members(side.group(role)):
+                    raise ConfigError(
+                        f"group {side.group(role)} in {side.log} has {count} members: stop every role on "
+                        "both sides first, receivers too"
+                    )
 
     async def _why_not_empty(self, spec: TopicSpec) -> str:
         target = self._target
@@ -267,6 +270,7 @@ class _Migration:
         await self._out.flush()
 
     async def _look_again(self) -> None:
+        await self._check_alone()
         topic = self._source.topics.samples.name
         for number, (_, end) in enumerate(await self._source.log.bounds(topic)):
             if more := end - self._bounds[topic][number][1]:

@@ -261,3 +261,20 @@ def test_a_partition_without_a_past_moves_too(tmp_path: Path) -> None:
             assert found.rows == 0
 
     asyncio.run(go())
+
+
+def test_topics_to_delete_are_named(embedded_bus: Bus, kafka_bus: Bus) -> None:
+    """Kafka has no folder that could be moved away."""
+    prefix = kafka_bus.config.topic_prefix
+
+    async def go() -> None:
+        async with side(embedded_bus, 2) as source, side(kafka_bus, 2) as target:
+            await settle(source, fleet(2))
+            await moved(source, target)
+            with pytest.raises(ConfigError) as refused:
+                await moved(source, target)
+            topics = {spec.name for spec in target.specs}
+            assert {f"{prefix}.samples", f"{prefix}-window-state-changelog"} < topics
+            assert all(name in str(refused.value) for name in topics)
+
+    asyncio.run(go())
