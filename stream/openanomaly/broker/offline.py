@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar, cast
 
 from aiokafka import AIOKafkaConsumer
@@ -85,7 +85,7 @@ class Log(ABC):
         """Of each partition of a topic, what a group has committed."""
 
     @abstractmethod
-    def read(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Stored]:
+    def read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[Stored, None]:
         """The records with `start <= offset < end`, in their order."""
 
     @abstractmethod
@@ -152,7 +152,7 @@ class EmbeddedLog(Log):
     async def committed(self, group: str, topic: str) -> list[int | None]:
         return [self.broker.committed(group, (topic, p)) for p in range(self.broker.partitions(topic))]
 
-    async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Stored]:
+    async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[Stored, None]:
         place = topic, partition
         while start < end:
             found = (await self.broker.fetch({place: start}, _FETCH_RECORDS, _FETCH_BYTES))[place]
@@ -259,7 +259,7 @@ class KafkaLog(Log):
 
         return await self._of_group(ask)
 
-    async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[Stored]:
+    async def read(self, topic: str, partition: int, start: int, end: int) -> AsyncGenerator[Stored, None]:
         if start >= end:
             return
         place = TopicPartition(topic, partition)
