@@ -314,6 +314,8 @@ class Demo:
         wrong = [f"{len(verdict.missed)} faults were not found"] if verdict.missed else []
         if len(verdict.false_alarms) > verdict.limit:
             wrong.append(f"{len(verdict.false_alarms)} false alarms, limit {verdict.limit}")
+        for name, count in verdict.blamed.items():
+            wrong.append(f"{count} series alarmed at a {name}, chance explains {verdict.innocent[name]}")
         if share < _FORECAST_SHARE:
             wrong.append(f"only {share:.0%} of the scores had a forecast, {_FORECAST_SHARE:.0%} are needed")
         faults = len(verdict.found)

@@ -1,5 +1,6 @@
 """Which faults were found, and which alarms were false: from scores alone, as the product wrote them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
@@ -61,12 +62,14 @@ class Verdict:
     Attributes:
         limit: the most false alarms that pass.
         series_days: how much of normal life was judged.
+        innocent: by the name of what must not alarm: the most series that chance explains.
     """
 
     found: list[Found]
     false_alarms: list[FalseAlarm]
     limit: int
     series_days: float
+    innocent: dict[str, int]
 
     @property
     def missed(self) -> list[Found]:
@@ -74,7 +77,14 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        return not self.missed and len(self.false_alarms) <= self.limit
+        return not self.missed and len(self.false_alarms) <= self.limit and not self.blamed
+
+    @property
+    def blamed(self) -> dict[str, int]:
+        """By the name of what must not alarm: series that did, where they are more than chance explains."""
+        alarmed = {(a.fault.kind.name, a.series) for a in self.false_alarms if a.fault is not None}
+        count = Counter(name for name, _ in alarmed)
+        return {name: count[name] for name, most in self.innocent.items() if count[name] > most}
 
 
 def judge(scores: F64, first: int, faults: Sequence[Fault]) -> Verdict:
@@ -89,7 +99,16 @@ def judge(scores: F64, first: int, faults: Sequence[Fault]) -> Verdict:
         score, of = float(scores[step, series]), _innocent(faults, series, first + step)
         alarms.append(FalseAlarm(series, first + step, score, of))
     series_days = float(normal.sum()) / DAY
-    return Verdict(found, alarms, limit(series_days), series_days)
+    return Verdict(found, alarms, limit(series_days), series_days, _by_chance(faults))
+
+
+def _by_chance(faults: Sequence[Fault]) -> dict[str, int]:
+    """Alarms that are put down to each kind that must not alarm, and would be there without it."""
+    steps: Counter[str] = Counter()
+    for fault in faults:
+        if not fault.kind.must_alarm:
+            steps[fault.kind.name] += fault.stop - fault.start + MAY_BE_OF
+    return {name: limit(count / DAY) for name, count in steps.items()}
 
 
 def limit(series_days: float) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from openanomaly.demo.faults import DROP, RESET, RESTART, SPIKE, Fault
+from openanomaly.demo.faults import DROP, RESET, RESTART, SPIKE, Fault, FaultKind
 from openanomaly.demo.verdict import (
     AGAIN,
     BEFORE,
@@ -121,6 +121,17 @@ def test_what_must_not_alarm_is_a_false_alarm_and_named_if_it_does(fault: Fault)
     assert judged({1: [55]}, fault).found == []
     (later,) = judged({1: [fault.stop - FIRST + MAY_BE_OF]}, fault).false_alarms
     assert later.fault is None
+
+
+@pytest.mark.parametrize("kind", [RESET, RESTART])
+def test_what_must_not_alarm_fails_the_demo_where_chance_does_not_explain_it(kind: FaultKind) -> None:
+    """However far the limit of all false alarms is."""
+    faults = [Fault(kind, i, FIRST + 50, FIRST + 53) for i in range(3)]
+    for alarms, passes in ((0, True), (1, True), (2, False), (3, False)):
+        verdict = judged({i: [52] for i in range(alarms)}, *faults, series=200)
+        assert len(verdict.false_alarms) == alarms < verdict.limit
+        assert verdict.passed == passes
+        assert verdict.blamed == ({} if passes else {kind.name: alarms})
 
 
 def test_what_was_judged_is_counted_without_faults_echoes_and_missing_scores() -> None:
