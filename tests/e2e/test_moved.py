@@ -121,6 +121,7 @@ def test_scores_after_the_move_are_those_of_the_run_that_stayed(
             found.append(moving.scores(target_of))
             assert is_killed or moving.in_order(target_of)
     stayed, moved = found
+    assert len(stayed) > 2500
     assert moved == stayed
     ends = [fleet.scored_ms(step) for step in range(STEPS - 20, STEPS + AFTER - 1)]
     odd = {t: v for (labels, t), v in moved.items() if dict(labels).get("host") == "host-0" and v > 1}
