@@ -7,6 +7,7 @@ import xxhash
 
 from openanomaly.core.pipelines.pipeline import ForecasterSpec, Pipeline, WindowSpec
 from openanomaly.core.pipelines.selector import Selector
+from openanomaly.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,26 @@ class BlockPlan:
         return round(1000 * max(p.pipeline.lateness_s for p in self.pipelines))
 
 
+MOST_SHARED = 128
+"""Pipelines on one window specification. The state of a row must fit into a changelog record many times."""
+
+
 def plan(pipelines: Iterable[Pipeline]) -> tuple[BlockPlan, ...]:
     """Group pipelines by window specification.
 
     Raises:
-        ConfigError: a selector cannot be parsed.
+        ConfigError: a selector cannot be parsed, or too many pipelines share their windows.
     """
     groups: dict[WindowSpec, list[WatchedPipeline]] = {}
     for pipeline in pipelines:
         watched = WatchedPipeline(pipeline, Selector.parse(pipeline.selector))
         groups.setdefault(pipeline.window, []).append(watched)
+    for spec, members in groups.items():
+        if len(members) > MOST_SHARED:
+            raise ConfigError(
+                f"{len(members)} pipelines share one {spec}, at most {MOST_SHARED} can: give some another "
+                "step_s, context, transform or aggregate"
+            )
     return tuple(BlockPlan(spec, tuple(members)) for spec, members in groups.items())
 
 

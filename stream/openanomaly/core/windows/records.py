@@ -276,7 +276,9 @@ def _page_parts(
 ) -> Iterator[tuple[int, int, int, Position]]:
     """(first row, last + 1, slot of the key, position) of the records of a page; as a rule it is one."""
     start, stop = page * STATE_PAGE, min((page + 1) * STATE_PAGE, block.rows)
-    known = ahead[start // PART : -(-stop // PART)]
+    known = [*ahead[start // PART : -(-stop // PART)]]
+    if known:  # what is not known to be ahead is not
+        known += [Position(0, 0, 0)] * (-(-(stop - start) // PART) - len(known))
     width = 4 + sum(c.width for c in columns)  # as if no column were the same in all rows
     most = (MOST_BYTES - _HEAD - sum(len(c.head) + 16 for c in columns)) // width
     if most >= stop - start and len(set(known)) <= 1:

@@ -61,7 +61,7 @@ class Broker:
     scores: list[ScoreFrame] = field(default_factory=list)
     committed: tuple[int, int] = (0, 0)
     answered: int = 0
-    asked: set[object] = field(default_factory=set)
+    asked: set[tuple[int, int, int, int]] = field(default_factory=set)
     now_ms: int = 0
     written_ms: list[int] = field(default_factory=list)
     """When each forecast was written."""
@@ -84,14 +84,16 @@ class Broker:
     def answer(self, frames: int) -> None:
         """Forecasts for `frames` due contexts: a function of the context alone.
 
-        What was asked before is answered again and not counted: a crash does not slow the model down.
+        What was asked before is answered again and not counted: a crash does not slow the model down. A
+        worker that repeats a run may ask for some of the rows only.
         """
         while frames > 0 and self.answered < len(self.due):
             due = self.due[self.answered]
             self.answered += 1
-            question = (due.block, due.forecaster, due.row.tobytes(), due.origin.tobytes())
-            frames -= question not in self.asked
-            self.asked.add(question)
+            asked = zip(due.row.tolist(), due.origin.tolist(), strict=True)
+            questions = {(due.block, due.forecaster, row, origin) for row, origin in asked}
+            frames -= not questions <= self.asked
+            self.asked |= questions
             last = np.nan_to_num(due.context.values[:, -1:, None])
             spread = np.nanmax(due.context.values, axis=1) - np.nanmin(due.context.values, axis=1) + 1
             quantiles = last + np.array(LEVELS, np.float32) * spread[:, None, None]
