@@ -38,6 +38,7 @@ class Echo:
     """Forecasts the last value of each context. Fails where its rule, given the last values, does."""
 
     name = "echo"
+    device = "cpu"
 
     def __init__(
         self,

@@ -242,7 +242,11 @@ class Process:
         self._watch(app, worker.is_held_up)
         self._stops.append(worker.stop)
         self.admin.report("inference", worker.status)
-        self.health.ready["inference"] = lambda: None if app.is_up else "the engine is starting"
+
+        def waits_for() -> str | None:
+            return worker.failing if app.is_up else "the broker is not connected"
+
+        self.health.ready["inference"] = waits_for
 
     def _add_sink(self) -> None:
         app = self._app("sink")

@@ -7,6 +7,7 @@ OpenAnomalyError
 |   +-- MalformedFrameError, UnknownVersionError: a record for the dead-letter topic
 +-- RetryableError         the same data may pass later: HTTP 503, the sender repeats it
 |   +-- BusUnavailableError, SinkUnavailableError
+|   +-- EngineLostError    a model that worked does no more; the process must restart
 +-- BrokerError            the embedded broker cannot work: in use, corrupt, or out of disk
 +-- DeliveryError          records are missing where none may be; the process must restart and re-read
 +-- ForecastError          this batch has no new forecast; the old ones serve on, and it is counted
@@ -65,6 +66,10 @@ class SinkUnavailableError(RetryableError):
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class EngineLostError(RetryableError):
+    """A model that worked does no more."""
 
 
 class BrokerError(OpenAnomalyError):

@@ -102,7 +102,7 @@ class InferenceMetrics:
             ["reason"],
             registry=registry,
         )
-        for reason in ("stale", "unknown_model", "memory", "exception", "nan", "shape"):
+        for reason in ("stale", "unknown_model", "memory", "engine", "exception", "nan", "shape"):
             self.dropped_total.labels(reason)
         self.rejected = Counter(
             "openanomaly_inference_rejected_total",

@@ -99,9 +99,11 @@ def test_a_spike_of_one_normal_range_scores_above_one_and_its_neighbours_do_not(
         found = wait_for_last_step(product, victoria_metrics, fleet)
         forecasts = product.total("openanomaly_inference_forecasts_total")
         engine = json.loads(get(f"{product.url}/api/v1/admin/status"))["inference"]["models"][model]
+        said = product.process.log.read_text()
 
     assert forecasts >= 8 * ((970 - 32) // 16)
-    assert Path(engine).name.replace("_", "-") == "chronos-bolt-nano"
+    assert engine == ("chronos-bolt-nano" if model == "auto" else model)
+    assert f"model {model}: {engine} on cpu" in said
     spiked = found.pop("host-3")
     assert max(spiked[fleet.scored_ms(step)] for step in (spike, spike + 1)) > 1.0
     before = [spiked[fleet.scored_ms(step)] for step in range(spike - 20, spike)]

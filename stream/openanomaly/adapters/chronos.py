@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.quantiles import PATHS, at_levels, beyond, mixed
+from openanomaly.core.standard import standardise
 from openanomaly.errors import ConfigError, ForecastError
 
 log = logging.getLogger(__name__)
@@ -33,22 +34,24 @@ class ChronosAdapter:
 
     fixed_shapes = False
 
-    def __init__(self, model: str, *, device: str = "auto", threads: int = 0) -> None:
+    def __init__(self, model: str, *, device: str = "auto", threads: int = 0, name: str = "") -> None:
         """Load `model`, a folder or a name on the Hugging Face hub.
 
         Args:
             model: what the pipeline's setting `model` says.
             device: auto (CUDA if there is one), cpu, cuda, cuda:N or mps.
             threads: of torch, for the whole process; 0 leaves them as they are.
+            name: what logs and metrics call it; `model` without one.
 
         Raises:
             ConfigError: the extra, the checkpoint or the device is missing, or cannot be used.
         """
-        self.name = model
+        self.name = name or model
         self._torch = _import_torch()
         if threads:
             self._torch.set_num_threads(threads)
         self._device = _device(self._torch, device)
+        self.device = str(self._device)
         self._family = _load(self._torch, model, self._device)
         self.max_context = self._family.max_context
         self.horizon_step = self._family.horizon_step
@@ -72,7 +75,7 @@ class ChronosAdapter:
     def _chunk(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:
         seen = np.isfinite(context)
         first = seen.any(axis=0).argmax()  # steps that nobody knows cost time and change nothing
-        z, location, scale = _standardise(context[:, first:], seen[:, first:])
+        z, location, scale = standardise(context[:, first:], seen[:, first:])
         known = self._family.forecast(self._torch.from_numpy(z).to(self._device), horizon)
         have = known.transpose(1, 2).cpu().numpy()
         found = at_levels(have, self._family.levels, quantiles) * scale[:, None, None]
@@ -264,6 +267,11 @@ _FAMILIES: dict[str, type[_T5 | _Quantiles]] = {
 }
 
 
+def has_gpu() -> bool:
+    """Whether torch finds a GPU that it can use."""
+    return bool(_import_torch().cuda.is_available())
+
+
 def _import_torch() -> Any:
     try:
         import chronos  # noqa: F401
@@ -316,28 +324,6 @@ def _load(torch: Any, model: str, device: Any) -> _T5 | _Quantiles:
             f"cannot load model {model!r} ({kind}) as a Chronos checkpoint: {type(exc).__name__}: {first}; "
             "check `model` of the pipelines"
         ) from exc
-
-
-def _standardise(context: F32, seen: NDArray[np.bool_]) -> tuple[F32, F64, F64]:
-    """(b, T) with mean 0 and deviation 1 over what is known, and the (b,) means and deviations.
-
-    In float64, for the square of 3e38 is none in float32, nor is that of 1e-30. A constant has
-    deviation 0, so that any forecast of it is itself; nothing known counts as 0 with deviation 1.
-    """
-    x = np.where(seen, context, 0).astype(np.float64)
-    n = np.maximum(seen.sum(axis=1), 1)
-    location = x.sum(axis=1) / n
-    lowest = np.where(seen, context, np.inf).min(axis=1)
-    highest = np.where(seen, context, -np.inf).max(axis=1)
-    constant = lowest == highest
-    location = np.where(constant, lowest, location)
-    x = np.where(seen, x - location[:, None], 0)
-    scale = np.sqrt(np.square(x).sum(axis=1) / n)
-    known = scale > 0
-    z = x / np.where(known, scale, 1)[:, None]
-    z[~seen] = np.nan
-    # In rows: torch warns of, and copies, what comes in another order.
-    return z.astype(np.float32, order="C"), location, np.where(known | constant, scale, 1.0)
 
 
 def _even_shares(paths: int, steps: int) -> F32:

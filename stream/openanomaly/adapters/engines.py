@@ -29,11 +29,11 @@ def make_engines(models: Iterable[str], threads: int = 0, device: str = "auto") 
     made: dict[str, ModelEngine] = {}
     out: dict[str, ModelEngine] = {}
     for model in dict.fromkeys(models):
-        meant = _best(device) if model == "auto" else model
+        meant = _best() if model == "auto" else model
         if meant not in made:
             made[meant] = _make(meant, threads, device)
         out[model] = made[meant]
-        log.info("model %s: %s", model, made[meant].name)
+        log.info("model %s: %s on %s", model, made[meant].name, made[meant].device)
     return out
 
 
@@ -42,32 +42,52 @@ def built_in_checkpoint() -> Path:
     return Path(str(files("openanomaly.models.chronos_bolt_nano")))
 
 
-def _best(device: str) -> str:
-    """What `auto` means here: the built-in model, on a GPU where torch has one, else by onnxruntime."""
-    has_torch = (
-        importlib.util.find_spec("torch") is not None and importlib.util.find_spec("chronos") is not None
-    )
-    wants_gpu = device.startswith("cuda") or (device == "auto" and any(map(os.path.exists, _GPU)))
-    if has_torch and wants_gpu:
-        return str(built_in_checkpoint())
-    if importlib.util.find_spec("onnxruntime") is not None:
-        return BUILT_IN
-    return str(built_in_checkpoint()) if has_torch else "statistical"
+def _best() -> str:
+    """What `auto` means here: the built-in model, unless nothing is installed that runs it."""
+    runs = _has_torch() or importlib.util.find_spec("onnxruntime") is not None
+    return BUILT_IN if runs else "statistical"
 
 
 def _make(model: str, threads: int, device: str) -> ModelEngine:
-    if model == "statistical":
-        return StatisticalAdapter(threads)
     if model == BUILT_IN:
+        if _wants_gpu(device) or importlib.util.find_spec("onnxruntime") is None:
+            return _chronos(str(built_in_checkpoint()), threads, device, BUILT_IN)
         return _onnx(built_in_checkpoint() / "model.onnx", threads)
     for found in entry_points(group=ENGINES_GROUP, name=model):
         engine: ModelEngine = found.load()(threads=threads, device=device)
         return engine
-    if model.endswith(".onnx"):
-        return _onnx(Path(model), threads)
+    if model == "statistical" or model.endswith(".onnx"):
+        if device not in ("auto", "cpu"):
+            log.warning("model %s runs on the processor, whatever inference.device=%s says", model, device)
+        return StatisticalAdapter(threads) if model == "statistical" else _onnx(Path(model), threads)
+    return _chronos(model, threads, device)
+
+
+def _wants_gpu(device: str) -> bool:
+    """Whether torch is to run the built-in model: where it is told to, or finds a GPU that it can use.
+
+    Raises:
+        ConfigError: it is told to, and is not installed.
+    """
+    if device not in ("auto", "cpu"):
+        if not _has_torch():
+            raise ConfigError(f"inference.device={device} needs torch: install the extra `chronos`")
+        return True
+    if device == "cpu" or not _has_torch() or not any(map(os.path.exists, _GPU)):
+        return False
+    from openanomaly.adapters.chronos import has_gpu  # takes seconds, so only where a device is
+
+    return has_gpu()
+
+
+def _has_torch() -> bool:
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "chronos"))
+
+
+def _chronos(model: str, threads: int, device: str, name: str = "") -> ModelEngine:
     from openanomaly.adapters.chronos import ChronosAdapter
 
-    return ChronosAdapter(model, device=device, threads=threads)
+    return ChronosAdapter(model, device=device, threads=threads, name=name)
 
 
 def _onnx(path: Path, threads: int) -> ModelEngine:

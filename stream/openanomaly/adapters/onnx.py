@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.quantiles import PATHS, at_levels, mixed
+from openanomaly.core.standard import standardise
 from openanomaly.errors import ConfigError, ForecastError
 
 # Its wheels report to their makers from 1.29 on, also on Linux, and begin with the import.
@@ -59,6 +60,7 @@ class OnnxAdapter:
     """
 
     fixed_shapes = False
+    device = "cpu"
 
     def __init__(self, path: str | Path, threads: int = 0) -> None:
         """`threads` of 0 takes all but one of the processors that we may use: the rest of us needs one.
@@ -80,7 +82,8 @@ class OnnxAdapter:
         self._pool = ThreadPoolExecutor(threads, "onnx") if threads > 1 else None
 
     def predict(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:
-        z, loc, scale = _standardised(_padded(_cropped(context, self._bolt), self._bolt.patch))
+        cropped = _padded(_cropped(context, self._bolt), self._bolt.patch)
+        z, loc, scale = standardise(cropped, np.isfinite(cropped))
         native = np.empty((len(z), horizon, len(self._bolt.levels)), np.float32)
 
         def work(at: int) -> None:
@@ -155,20 +158,3 @@ def _padded(context: F32, patch: int) -> F32:
     """A multiple of the patch: missing steps before the first one."""
     more = -context.shape[1] % patch
     return np.pad(context, ((0, 0), (more, 0)), constant_values=np.nan) if more else context
-
-
-def _standardised(context: F32) -> tuple[F32, F64, F64]:
-    """(B, T) contexts with mean 0 and spread 1, and their (B,) means and spreads; a constant has spread 0."""
-    known = np.isfinite(context)
-    n = np.maximum(known.sum(axis=1), 1)
-    wide = np.where(known, context, 0).astype(np.float64)
-    loc = wide.sum(axis=1) / n
-    wide -= loc[:, None]
-    wide[~known] = 0
-    scale = np.sqrt((wide * wide).sum(axis=1) / n)
-    flat = scale <= 1e-7 * np.abs(loc)  # the mean itself is rounded
-    scale[flat] = 0
-    wide /= np.where(scale > 0, scale, 1)[:, None]
-    wide[~known] = np.nan
-    wide[flat] *= 0
-    return wide.astype(np.float32), loc, scale

@@ -30,6 +30,7 @@ class StatisticalAdapter:
     max_context = 4096
     horizon_step = 1
     fixed_shapes = False
+    device = "cpu"
 
     def __init__(self, threads: int = 1) -> None:
         """`threads` share a batch; each releases the interpreter for most of its time."""

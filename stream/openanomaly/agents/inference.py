@@ -86,9 +86,16 @@ class InferenceWorker:
         """Whether reading waits for an engine that is at work: a slow model is no stall."""
         return self._is_waiting and time.monotonic() - self._answered_s < _SLOW_BATCH_S
 
+    @property
+    def failing(self) -> str | None:
+        """Why there are no forecasts, if an engine makes none at all."""
+        return self._batcher.failing
+
     def status(self) -> dict[str, Any]:
         return {
             "models": {name: engine.name for name, engine in self._engines.items()},
+            "devices": {name: engine.device for name, engine in self._engines.items()},
+            "failing": self.failing,
             "waiting_rows": self._batcher.waiting,
             "unsent_frames": len(self._unsent) + self._sending,
         }
@@ -104,7 +111,7 @@ class InferenceWorker:
     async def _take(self, origin: Origin, value: bytes) -> None:
         frame = self._decode(value)
         self._metrics.contexts.inc(len(frame.row))
-        self._is_waiting = True
+        self._is_waiting, self._answered_s = True, time.monotonic()
         while len(self._unsent) >= _UNSENT_FRAMES:
             await noticed(self._left)
         # A record that was there when a batch crashed is tried alone, so that the next crash names

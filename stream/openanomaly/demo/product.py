@@ -32,7 +32,7 @@ DEVIATIONS: dict[str, Any] = {
 }
 """What the demo sets beside addresses; all else is as in `openanomaly run`."""
 
-_OURS = ("broker.url", "web.listen", "sink.url")
+_OURS = ("broker.url", "web.listen", "sink.url", "sink.series", "sink.emit", "sink.external_labels")
 _READY_S = 60.0
 _STOP_S = 15.0
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import onnx
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from openanomaly.errors import ConfigError
@@ -22,6 +23,10 @@ def export(checkpoint: Path, out: Path, name: str | None = None) -> None:
     try:
         config = BoltConfig.of(json.loads((checkpoint / "config.json").read_text()))
         weights = load_file(checkpoint / "model.safetensors")
-    except (KeyError, ValueError) as exc:
+    except (KeyError, ValueError, SafetensorError) as exc:
         raise ConfigError(f"{checkpoint} is no checkpoint of Chronos-Bolt: {exc!r}") from exc
-    onnx.save(build(config, weights, name or checkpoint.resolve().name), str(out))
+    model = build(config, weights, name or checkpoint.resolve().name)
+    # A worker may be about to read it: it is there as a whole, or not at all.
+    part = out.with_name(out.name + ".part")
+    onnx.save(model, str(part))
+    part.rename(out)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from openanomaly.adapters import engines
+from openanomaly.adapters import chronos, engines
 from openanomaly.adapters.engines import built_in_checkpoint, make_engines
 from openanomaly.adapters.onnx import OnnxAdapter
 from openanomaly.core.pipelines import models
@@ -24,6 +24,7 @@ class Oracle:
     name = "oracle"
     max_context = 64
     fixed_shapes = False
+    device = "cpu"
     horizon_step = 1
 
     def __init__(self, threads: int, device: str) -> None:
@@ -58,24 +59,61 @@ def test_auto_is_the_built_in_model_on_onnxruntime_where_there_is_no_gpu(
     assert isinstance(made["auto"], OnnxAdapter)
 
 
-def test_auto_is_the_checkpoint_on_torch_where_there_is_a_gpu(
+def test_a_gpu_that_torch_can_use_runs_the_checkpoint(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    gpu = tmp_path / "gpu"
-    gpu.touch()
-    monkeypatch.setattr(engines, "_GPU", (str(gpu),))
-    assert engines._best("auto") == str(built_in_checkpoint())
-    assert engines._best("cuda:1") == str(built_in_checkpoint())
-    assert engines._best("cpu") == "chronos-bolt-nano"
+    device = tmp_path / "gpu"
+    monkeypatch.setattr(engines, "_GPU", (str(device),))
+    for is_there, is_usable, wants in ((False, True, False), (True, False, False), (True, True, True)):
+        device.unlink(missing_ok=True)
+        if is_there:
+            device.touch()
+        monkeypatch.setattr(chronos, "has_gpu", lambda is_usable=is_usable: is_usable)
+        assert engines._wants_gpu("auto") == wants
+    assert not engines._wants_gpu("cpu")
+    assert engines._wants_gpu("cuda:1"), "who asks for it gets it, or an error"
+
+
+def test_a_device_file_without_a_gpu_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    if chronos.has_gpu():
+        return  # here there is one
+    device = tmp_path / "gpu"
+    device.touch()
+    monkeypatch.setattr(engines, "_GPU", (str(device),))
+    with caplog.at_level("INFO"):
+        assert isinstance(make_engines(["auto"])["auto"], OnnxAdapter)
+    assert "model auto: chronos-bolt-nano on cpu" in caplog.text
+
+
+def test_the_built_in_model_on_torch_has_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_wants_gpu", lambda device: True)
+    engine = make_engines(["auto"], device="cpu")["auto"]
+    assert isinstance(engine, chronos.ChronosAdapter)
+    assert (engine.name, engine.device) == ("chronos-bolt-nano", "cpu")
+
+
+def test_a_gpu_without_torch_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_has_torch", lambda: False)
+    with pytest.raises(ConfigError, match=r"inference\.device=cuda needs torch"):
+        make_engines(["auto"], device="cuda")
+
+
+def test_an_engine_that_knows_no_gpu_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    make_engines(["statistical"], device="cuda")
+    assert "model statistical runs on the processor, whatever inference.device=cuda says" in caplog.text
 
 
 def test_auto_does_with_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    here: set[str] = {"torch", "chronos"}
+    here = {"torch", "chronos"}
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: name if name in here else None)
     monkeypatch.setattr(engines, "_GPU", ())
-    assert engines._best("auto") == str(built_in_checkpoint())
+    engine = make_engines(["auto"])["auto"]
+    assert isinstance(engine, chronos.ChronosAdapter)
+    assert engine.name == "chronos-bolt-nano"
     here.clear()
-    assert engines._best("auto") == "statistical"
+    assert make_engines(["auto"])["auto"].name == "statistical"
 
 
 def test_a_file_is_run_as_it_is(tmp_path: Path) -> None:

@@ -201,6 +201,7 @@ def test_an_engine_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         ("config.json", "{", "no checkpoint of Chronos-Bolt"),
         ("config.json", "{}", "only Chronos-Bolt can be exported"),
         ("model.safetensors", None, "model.safetensors"),
+        ("model.safetensors", "cut", "no checkpoint of Chronos-Bolt"),
     ],
 )
 def test_what_is_no_checkpoint_is_refused_by_export(

@@ -13,6 +13,9 @@ class ModelEngine(Protocol):
     name: str
     """What logs, metrics and `model:` settings call it."""
 
+    device: str
+    """Where it computes: `cpu`, `cuda:0`."""
+
     max_context: int
     """Steps beyond which a longer context is cut to its newest part."""
 

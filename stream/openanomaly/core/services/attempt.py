@@ -25,12 +25,16 @@ class Outcome:
         ok: (B,) whether a row has a forecast.
         failed: rows without one, by reason.
         fits: rows that fitted into memory when the batch did not, else None.
+        works: whether the engine forecast anything, if only a plain context; None if it was not asked.
+        error: of the first row that failed.
     """
 
     forecast: F32
     ok: NDArray[np.bool_]
     failed: Counter[str] = field(default_factory=Counter)
     fits: int | None = None
+    works: bool | None = None
+    error: str = ""
 
 
 def forecast(
@@ -63,7 +67,6 @@ class _Attempt:
         self._levels = levels
         self._sizes = sizes
         self._outcome = outcome
-        self._works: bool | None = None  # whether the engine works at all, once it was asked
 
     def run(self, start: int, stop: int) -> None:
         todo = [(start, stop)]  # a stack: rows are tried in their order
@@ -79,6 +82,9 @@ class _Attempt:
                 if rows > 1:
                     if exc.reason == "memory":
                         self._outcome.fits = rows // 2
+                        # Filled up to what did not fit, half of the rows would not fit either.
+                        tried = self._filled(rows)
+                        self._sizes = [size for size in self._sizes if size < tried]
                     middle = start + rows // 2
                     todo += [(middle, stop), (start, middle)]
                 elif self._engine_works():
@@ -91,17 +97,21 @@ class _Attempt:
     def _predict(self, start: int, stop: int) -> None:
         rows = stop - start
         context = self._context[start:stop]
-        size = next((s for s in self._sizes if s >= rows), rows)
+        size = self._filled(rows)
         if size > rows:
             filler = np.zeros((size - rows, context.shape[1]), np.float32)
             context = np.concatenate([context, filler])
         out = self._call(context)[:rows]
-        self._works = True
+        self._outcome.works = True
         ok = np.isfinite(out).all(axis=(1, 2))
         self._outcome.forecast[start:stop] = out
         self._outcome.ok[start:stop] = ok
         if not ok.all():
             self._fail(ForecastError("a forecast is not finite", "nan"), int((~ok).sum()))
+
+    def _filled(self, rows: int) -> int:
+        """The rows of the batch that so many are sent in."""
+        return next((size for size in self._sizes if size >= rows), rows)
 
     def _call(self, context: F32) -> F32:
         try:
@@ -120,17 +130,17 @@ class _Attempt:
 
     def _engine_works(self) -> bool:
         """Whether a plain context has a forecast, asked once a batch."""
-        if self._works is None:
+        if self._outcome.works is None:
             plain = (np.arange(self._context.shape[1], dtype=np.float32) % 2)[None]
-            size = self._sizes[0] if self._sizes else 1
             try:
-                self._call(np.repeat(plain, size, axis=0))
-                self._works = True
+                self._call(plain)
+                self._outcome.works = True
             except ForecastError:
-                self._works = False
-        return self._works
+                self._outcome.works = False
+        return self._outcome.works
 
     def _fail(self, error: ForecastError, rows: int) -> None:
         if not self._outcome.failed[error.reason]:
             log.warning("%d of %d rows have no forecast: %s", rows, len(self._context), error)
+        self._outcome.error = self._outcome.error or str(error)
         self._outcome.failed[error.reason] += rows

@@ -61,6 +61,11 @@ class Part:
         """The first `rows` of it, and the others."""
         return Part(self.request, self.rows[:rows]), Part(self.request, self.rows[rows:])
 
+    def over(self, least: float, length: int) -> NDArray[np.float64]:
+        """(N,) known steps of each row of a batch of `length` beyond `least`, negative where fewer."""
+        found: NDArray[np.float64] = np.minimum(self.request.known[self.rows], length) - least
+        return found
+
     def is_stale(self, now_ms: int) -> bool:
         """Whether a fresher request for these series has been made."""
         return self.request.frame.useful_until_ms <= now_ms
@@ -104,10 +109,11 @@ class _Line:
     parts: deque[Part] = field(default_factory=deque)
     rows: int = 0
 
-    def take(self, room: int, now_ms: int, stale: list[Part]) -> list[Part]:
-        """Up to `room` rows, oldest first; stale ones make room."""
+    def take(self, room: int, now_ms: int, stale: list[Part], at_most: int) -> list[Part]:
+        """Up to `room` rows, oldest first, of so many parts; stale ones make room."""
         taken: list[Part] = []
-        while self.parts and room:
+        while self.parts and room and at_most:
+            at_most -= 1
             part = self.parts.popleft()
             if part.is_stale(now_ms):
                 stale.append(part)
@@ -169,10 +175,12 @@ class DueQueue:
         """When its oldest context has waited for long enough."""
         return line.parts[0].request.queued_s + self._max_wait_s
 
-    def _take(self, key: Key, room: int, now_ms: int, stale: list[Part]) -> list[Part]:
+    def _take(
+        self, key: Key, room: int, now_ms: int, stale: list[Part], at_most: int = 1 << 30
+    ) -> list[Part]:
         line = self._lines[key]
         before = line.rows
-        taken = line.take(room, now_ms, stale)
+        taken = line.take(room, now_ms, stale, at_most)
         self.rows -= before - line.rows
         if not line.parts:
             del self._lines[key]
@@ -185,16 +193,17 @@ class DueQueue:
             for k in self._lines
             if k.model == key.model and k.horizon == key.horizon and k.length < key.length
         ]
-        least = (1 - PADDING_LIMIT) * key.length  # steps that a row must have, in the mean
-        rows = sum(map(len, parts))
-        spare = rows * (key.length - least)
+        least = (1 - PADDING_LIMIT) * key.length  # known steps that a row must have, in the mean
+        room = size - sum(map(len, parts))
+        spare = sum(float(part.over(least, key.length).sum()) for part in parts)
         for other in sorted(shorter, key=lambda k: -k.length):
-            lacks = least - other.length
-            room = size - rows if lacks <= 0 else min(size - rows, int(spare / lacks))
-            if room <= 0:
-                return
-            taken = self._take(other, room, now_ms, stale)
-            more = sum(map(len, taken))
-            parts += taken
-            rows += more
-            spare -= more * lacks
+            while room > 0 and spare > 0 and (line := self._lines.get(other)) is not None:
+                over = spare + np.cumsum(line.parts[0].over(least, key.length)[:room])
+                fits = np.flatnonzero(over >= 0)
+                rows = int(fits[-1]) + 1 if fits.size else 0
+                if not rows and not line.parts[0].is_stale(now_ms):
+                    break
+                taken = self._take(other, max(rows, 1), now_ms, stale, at_most=1)
+                parts += taken
+                room -= sum(map(len, taken))
+                spare += sum(float(part.over(least, key.length).sum()) for part in taken)

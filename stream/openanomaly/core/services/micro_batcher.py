@@ -1,6 +1,7 @@
 """Collects contexts into batches and keeps the engine busy: one batch runs, one is prepared."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -15,8 +16,14 @@ from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.services.attempt import Outcome, forecast
 from openanomaly.core.services.due_queue import Cut, DueQueue, Key, Part, Request
 from openanomaly.core.services.shapes import batch_sizes, lengths
+from openanomaly.errors import EngineLostError
+
+log = logging.getLogger(__name__)
 
 _GROW_AFTER = 64
+_LOST_AFTER = 5
+"""Batches in a row of which an engine that worked before forecasts nothing, not even a plain context."""
+_TELL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,9 @@ class MicroBatcher:
         self._executor = executor
         self._queue = DueQueue(options.max_wait_s)
         self._sizes: dict[str, int] = {}  # by model, where memory was short
+        self._worked: set[str] = set()
+        self._failing: dict[str, tuple[int, str]] = {}  # batches in a row, and why
+        self._told: dict[str, float] = {}  # when the log said something last
         self._good: Counter[str] = Counter()  # batches since then
         self._came = asyncio.Event()
         self._left = asyncio.Event()
@@ -100,6 +110,11 @@ class MicroBatcher:
     def waiting(self) -> int:
         """Rows that were submitted and are not answered."""
         return self._queue.rows + self._in_work
+
+    @property
+    def failing(self) -> str | None:
+        """Why an engine forecasts nothing at all, if one does."""
+        return next((f"model {name}: {why}" for name, (_, why) in self._failing.items()), None)
 
     async def submit(self, frame: DueFrame, answered: Callable[[Request], None]) -> None:
         """Queue a frame; `answered` is called once in this loop, also when no row has a forecast.
@@ -115,6 +130,11 @@ class MicroBatcher:
         if engine is None or not rows:
             if rows:
                 self._observer.dropped("unknown_model", rows)
+                self._tell_once_a_minute(
+                    f"model {frame.model}",
+                    f"windows ask for model {frame.model}, which no pipeline of this process names: there "
+                    "is no forecast. Give all roles the same pipelines",
+                )
             answered(request)
             return
         name = self._names[frame.model]
@@ -145,6 +165,11 @@ class MicroBatcher:
             for part in cut.stale:
                 self._observer.dropped("stale", len(part))
                 self._close(part)
+            if cut.stale:
+                self._tell_once_a_minute(
+                    "stale",
+                    "contexts wait for longer than they are of use and are dropped: forecasts do not keep up",
+                )
             if not cut.parts:
                 continue
             now_s = self._clock_s()
@@ -188,6 +213,7 @@ class MicroBatcher:
             self._tell(batch, self._clock_s() - begin_s)
             self._learn_size(key.model, outcome)
             self._answer(batch.cut.parts, outcome)
+            self._judge(key.model, outcome)
 
     def _tell(self, batch: _Batch, seconds: float) -> None:
         rows, key = batch.cut.rows, batch.cut.key
@@ -206,6 +232,29 @@ class MicroBatcher:
             part.request.ok[part.rows] = outcome.ok[source]
             at += len(part)
             self._close(part)
+
+    def _judge(self, model: str, outcome: Outcome) -> None:
+        """
+        Raises:
+            EngineLostError: the engine worked, and has not for some batches: a new process may help.
+        """
+        if outcome.works is not False:
+            self._failing.pop(model, None)
+            if outcome.works:
+                self._worked.add(model)
+            return
+        count = self._failing.get(model, (0, ""))[0] + 1
+        self._failing[model] = count, outcome.error
+        if model in self._worked and count >= _LOST_AFTER:
+            raise EngineLostError(
+                f"model {model} worked, and has forecast nothing in {count} batches: {outcome.error}"
+            )
+
+    def _tell_once_a_minute(self, key: str, text: str) -> None:
+        now_s = self._clock_s()
+        if now_s - self._told.get(key, -_TELL_S) >= _TELL_S:
+            self._told[key] = now_s
+            log.warning("%s", text)
 
     def _close(self, part: Part) -> None:
         self._in_work -= len(part)

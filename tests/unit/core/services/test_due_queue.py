@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dues import FAR_MS, due_frame
 from openanomaly.core.services.due_queue import Cut, DueQueue, Key, Part, Request
-from openanomaly.core.services.shapes import PADDING_LIMIT
+from openanomaly.core.services.shapes import PADDING_LIMIT, lengths
 
 A, B = Key("a", 4, 64), Key("b", 4, 64)
 
@@ -102,29 +102,39 @@ def test_every_row_is_taken_once_in_the_order_of_its_group(puts: list[tuple[Key,
     assert queue.rows == 0
 
 
+LADDER = lengths(512)
+
+
 @given(
-    st.lists(
-        st.tuples(st.sampled_from([64, 128, 320, 448, 512]), st.integers(1, 40)), min_size=1, max_size=12
-    ),
-    st.integers(1, 64),
+    st.lists(st.tuples(st.integers(64, 512), st.integers(1, 40)), min_size=1, max_size=12), st.integers(1, 64)
 )
 def test_shorter_contexts_fill_a_batch_up_to_the_limit_of_padding(
     asked: list[tuple[int, int]], size: int
 ) -> None:
+    """Counted in known steps, not in the length of the line that a context waits in."""
     queue = DueQueue(0.0)
     rows = {}
     for i, (steps, n) in enumerate(asked):
         one = request(n, steps=steps)
-        rows[id(one)] = np.zeros(n, int)
-        put(queue, Key("a", 4, steps), one, float(i))
+        rows[id(one)] = (one, np.zeros(n, int))
+        put(queue, Key("a", 4, int(LADDER[np.searchsorted(LADDER, steps)])), one, float(i))
     while (cut := queue.cut(100.0, 0, lambda key: size)) is not None:
         assert 0 < cut.rows <= size
         assert cut.known >= (1 - PADDING_LIMIT) * cut.rows * cut.key.length
         for part in cut.parts:
             assert part.request.frame.context.length <= cut.key.length
-            rows[id(part.request)][part.rows] += 1
-    assert all((n == 1).all() for n in rows.values())
+            rows[id(part.request)][1][part.rows] += 1
+    assert all((n == 1).all() for _, n in rows.values())
     assert queue.rows == 0
+
+
+def test_a_batch_takes_as_many_shorter_contexts_as_the_limit_allows() -> None:
+    queue = DueQueue(0.0)
+    put(queue, Key("a", 4, 512), request(30, steps=512), 0.0)
+    put(queue, Key("a", 4, 256), request(40, steps=256), 1.0)
+    cut = queue.cut(9.0, 0, lambda key: 1000)
+    assert cut is not None
+    assert cut.rows == 60, "30 x 512 and 30 x 256 leave a quarter of 60 x 512 empty"
 
 
 def test_other_models_and_horizons_do_not_fill_a_batch() -> None:

@@ -17,6 +17,7 @@ from dues import FAR_MS, HORIZON, Echo, due_frame, memory_for, spoiled_by
 from openanomaly.core.contexts import Contexts
 from openanomaly.core.services.due_queue import Request
 from openanomaly.core.services.micro_batcher import BatchOptions, MicroBatcher
+from openanomaly.errors import EngineLostError, ForecastError
 from waiting import until
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -340,3 +341,87 @@ def test_rows_of_fixed_shapes_are_filled_up_by_little() -> None:
         assert served.notes.padding == 64 * sum((15, 1, 4, 19, 24))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("fits", [1, 5, 10, 40])
+def test_fixed_shapes_shrink_to_what_fits_into_memory(fits: int) -> None:
+    async def run() -> None:
+        served = Served({"auto": Echo(memory_for(fits), fixed_shapes=True)}, max_batch=64)
+        async with served.running():
+            await served.submit(due_frame(0, 200))
+            await until(lambda: served.answers)
+        assert served.answers[0].ok.all()
+        assert is_right(served.answers[0])
+        assert not served.notes.left
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_worked_and_does_no_more_ends_the_batcher() -> None:
+    async def run() -> None:
+        engine = Echo()
+        served = Served({"auto": engine})
+        task = asyncio.create_task(served.batcher.run())
+        await served.submit(due_frame(0, 8))
+        await until(lambda: len(served.answers) == 1)
+        assert served.batcher.failing is None
+
+        def broken(last: list[float]) -> None:
+            raise ForecastError("CUDA error: an illegal memory access was encountered")
+
+        engine.rule = broken
+        for i in range(1, 6):
+            assert not task.done()
+            await served.submit(due_frame(8 * i, 8))
+            await until(lambda i=i: len(served.answers) == i + 1)
+            assert "illegal memory access" in (served.batcher.failing or "")
+        with pytest.raises(ExceptionGroup) as caught:
+            await asyncio.wait_for(task, 5)
+        assert caught.group_contains(
+            EngineLostError, match="model auto worked, and has forecast nothing in 5"
+        )
+        assert served.notes.left == {"engine": 40}
+
+    asyncio.run(run())
+
+
+def test_an_engine_that_never_worked_is_told_and_goes_on() -> None:
+    """A new process would be no better, and scores do without."""
+
+    async def run() -> None:
+        def broken(last: list[float]) -> None:
+            raise ForecastError("no kernel image is available")
+
+        engine = Echo(broken)
+        served = Served({"auto": engine})
+        async with served.running() as _:
+            for i in range(12):
+                await served.submit(due_frame(8 * i, 8))
+                await until(lambda i=i: len(served.answers) == i + 1)
+            assert served.batcher.failing == "model auto: no kernel image is available"
+            engine.rule = lambda last: None
+            await served.submit(due_frame(96, 8))
+            await until(lambda: len(served.answers) == 13)
+            assert served.batcher.failing is None
+            assert served.answers[-1].ok.all()
+
+    asyncio.run(run())
+
+
+def test_what_has_no_forecast_for_a_reason_that_a_person_can_cure_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def run() -> None:
+        served = Served({"auto": Echo()})
+        served.now_ms = 1000
+        async with served.running():
+            for i in range(3):
+                await served.submit(due_frame(0, 2, model="gone"), due_frame(0, 2, useful_until_ms=1000))
+                await until(lambda i=i: len(served.answers) == 2 * (i + 1))
+        assert served.notes.left == {"unknown_model": 6, "stale": 6}
+
+    asyncio.run(run())
+    told = [record.message for record in caplog.records]
+    assert len(told) == 2, "once a minute"
+    assert any("windows ask for model gone" in line for line in told)
+    assert any("forecasts do not keep up" in line for line in told)
