@@ -16,6 +16,7 @@ from chaos.sender import Sender
 from chaos.stage import Member, Stage
 from chaos.target import SERIES, Target
 from openanomaly.core.pipelines.pipeline import Pipeline
+from parts.part import get
 
 WARMUP = 32
 HORIZON, EVERY = 48, 16
@@ -46,23 +47,21 @@ class Result:
     repeated: int
     differing: int
     strange: int
+    differences: list[tuple[str, int, int, float, float]]
     refused: list[str]
     dropped: dict[str, int]
     unbalanced: list[str]
 
     @property
     def is_good(self) -> bool:
-        f = self.findings
-        bad = (
-            self.lost
-            + f.wrong
-            + f.wrong_values
-            + f.unknown_origin
-            + f.missing
-            + self.differing
-            + self.strange
-        )
+        bad = self.lost + self.findings.missing + self.wrong + self.strange
         return not bad and not self.refused and not self.unbalanced
+
+    @property
+    def wrong(self) -> int:
+        """Scores that an undisturbed run would not have given, and values that came twice and differ."""
+        found = self.findings
+        return found.wrong + found.wrong_values + found.unknown_origin + self.differing
 
     def complaints(self) -> str:
         """For whoever reads a failed test."""
@@ -72,6 +71,7 @@ class Result:
                 f"strange {self.strange}, refused {self.refused[:3]}, unbalanced {self.unbalanced}",
                 f"{dataclasses.replace(self.findings, examples=[])}",
                 *map(str, self.findings.examples[:20]),
+                *(f"twice: {each}" for each in self.differences[:40]),
             ]
         )
 
@@ -185,7 +185,10 @@ class Room:
             f"and {count} of {self.fleet.series}, judged {self.oracle.next_step}",
             *(f"{e.name} ended with {e.status}: {e.words}" for e in self.stage.exits[-3:]),
         ]
-        lines += [f"--- {m.name}\n{m.product.process.tail(6)}" for m in self.stage.members.values()]
+        for member in self.stage.members.values():
+            lines += [f"--- {member.name}", member.product.process.tail(6)]
+            with contextlib.suppress(OSError):
+                lines.append(get(f"{member.product.url}/api/v1/admin/status").decode())
         return "\n".join(lines)
 
     async def _judge(self) -> None:
@@ -230,6 +233,7 @@ class Room:
             repeated=self.target.repeated,
             differing=self.target.differing,
             strange=self.target.strange,
+            differences=self.target.differences,
             refused=self.sender.refused,
             dropped=dropped,
             unbalanced=unbalanced,

@@ -11,11 +11,12 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from faust.types import TP
 
-from openanomaly.agents.window_lane import Lane, Raw
+from openanomaly.agents.window_lane import Lane, Raw, Topic
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App, Row, committed_offsets, declare, end_offsets, publish
 from openanomaly.broker.ledger import Ledger
@@ -162,6 +163,8 @@ class WindowWorker:
         begin, end = await committed_offsets(self.app, tps), await end_offsets(self.app, tps)
         if recovery != self._recoveries:
             return  # revoked meanwhile: the next recovery comes here again
+        for lane in self.lanes.values():
+            lane.reopened()
         for number in sorted(active - set(self.lanes)):
             partition = self.partitions.get(number)
             if partition is None:
@@ -180,6 +183,7 @@ class WindowWorker:
                 idle_ttl_ms=round(self._settings.idle_ttl_s * 1000),
                 first_checkpoint_s=every * (number + 1) / self._topics.samples.partitions,
                 crashed=self._crashed,
+                read_on=partial(self._read_on, number),
             )
             lane.start()
         self._choose_emit()
@@ -187,6 +191,12 @@ class WindowWorker:
         self._has_lanes.set()
         self.is_recovered = True
         log.info("windows ready: %d partitions, %d series", len(self.lanes), self.budget.used)
+
+    def _read_on(self, number: int, topic: Topic, is_on: bool) -> None:
+        """Read more of a partition of `topic`, or not; in a rebalance that is not ours to say."""
+        if self._has_lanes.is_set():
+            tps = {TP(self._name(topic), number)}
+            (self.app.consumer.resume_partitions if is_on else self.app.consumer.pause_partitions)(tps)
 
     def _crashed(self, error: BaseException) -> None:
         log.error("window worker crashed", exc_info=error)

@@ -2,9 +2,10 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from openanomaly.core.frames import ForecastFrame, SampleFrame
 from openanomaly.core.windows.inputs import Inputs, Item, Tick
@@ -12,9 +13,11 @@ from openanomaly.core.windows.partition import Checkpoint, Output, Partition
 from openanomaly.core.windows.records import Record
 from openanomaly.errors import MalformedFrameError
 
-_WAITING = 16
+_WAITING = {"samples": 16, "forecasts": 128}
 _WRITES = 4
 _EVICT_MS = 60_000
+
+Topic = Literal["samples", "forecasts"]
 
 
 @dataclass(slots=True)
@@ -56,7 +59,9 @@ class Lane:
         first_checkpoint_s: float,
         crashed: Callable[[BaseException], None],
         clock: Callable[[], float] = time.time,
+        read_on: Callable[[Topic, bool], None] = lambda topic, on: None,
     ) -> None:
+        """`read_on` is told whether more of a topic of this partition should be read."""
         self.partition = partition
         self.inputs: Inputs[Raw] = Inputs()
         self.busy_s = 0.0
@@ -69,6 +74,8 @@ class Lane:
         self._is_ending = False
         self._crashed = crashed
         self._clock = clock
+        self._read_on = read_on
+        self._held: set[Topic] = set()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._outputs: asyncio.Queue[Output | Checkpoint] = asyncio.Queue(_WRITES)
@@ -118,18 +125,41 @@ class Lane:
 
     async def offer_samples(self, offset: int, raw: Raw) -> None:
         """Hand over a record of samples; waits while too many wait already."""
-        while len(self.inputs.samples) >= _WAITING:
-            self._room.clear()
-            await self._room.wait()
-        self.inputs.samples.append(Item(offset, raw))
-        self._wake.set()
+        await self._offer("samples", Item(offset, raw))
 
     async def offer_forecasts(self, offset: int, raw: Raw) -> None:
-        while len(self.inputs.forecasts) >= 8 * _WAITING:
+        await self._offer("forecasts", Item(offset, raw))
+
+    async def _offer(self, topic: Topic, item: Item[Raw]) -> None:
+        """Queue a record. Whoever brings it brings those of other partitions too, in one line.
+
+        A lane that repeats its run may wait for one topic while the other one waits for it; if that one's
+        line stood still here, the lanes of two partitions could wait for each other for ever. So it is not
+        held up; its partition is not read on instead, and what is on its way still comes.
+        """
+        waiting = self._waiting(topic)
+        while len(waiting) >= _WAITING[topic] and not self.is_replaying:
             self._room.clear()
             await self._room.wait()
-        self.inputs.forecasts.append(Item(offset, raw))
+        waiting.append(item)
+        if len(waiting) >= _WAITING[topic] and topic not in self._held:
+            self._held.add(topic)
+            self._read_on(topic, False)
         self._wake.set()
+
+    def _waiting(self, topic: Topic) -> deque[Item[Raw]]:
+        return self.inputs.samples if topic == "samples" else self.inputs.forecasts
+
+    def _make_room(self) -> None:
+        self._room.set()
+        for topic in tuple(self._held):
+            if len(self._waiting(topic)) <= _WAITING[topic] // 2:
+                self._held.remove(topic)
+                self._read_on(topic, True)
+
+    def reopened(self) -> None:
+        """Every partition is read on, as after a rebalance that left us this one."""
+        self._held.clear()
 
     def offer_tick(self, now_ms: int, through: int) -> None:
         self.inputs.offer_tick(now_ms, through)
@@ -142,7 +172,7 @@ class Lane:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            self._room.set()
+            self._make_room()
             started = time.perf_counter()
             output = await self._take(*step)
             self.busy_s += time.perf_counter() - started

@@ -19,6 +19,12 @@ _CHECK_S = 0.5
 class Recovery(FaustRecovery):
     """Faust's recovery with another end."""
 
+    def _add(self, table: Any, tp: TP, offsets: Any) -> None:
+        # Faust goes on from the offset it had if the table knows of none. A table that has dropped a
+        # partition which stays ours would then begin with nothing, in the middle of its changelog.
+        self.tp_to_table[tp] = table
+        offsets[tp] = table.persisted_offset(tp)
+
     def on_partitions_revoked(self, revoked: set[TP]) -> None:
         super().on_partitions_revoked(revoked)
         for table in self.tables.values():

@@ -1,24 +1,27 @@
 """A lane takes inputs in one order and writes outputs in another; what others see comes last."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
-from openanomaly.agents.window_lane import Lane, Raw
+from openanomaly.agents.window_lane import Lane, Raw, Topic
 from openanomaly.core.frames import ForecastFrame, SampleFrame
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
 from openanomaly.core.series import encode_labels
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows.inputs import Item
-from openanomaly.core.windows.partition import Budget, Output, Partition
+from openanomaly.core.windows.partition import Budget, Output, Partition, Position
 from openanomaly.core.windows.plan import plan
 from openanomaly.core.windows.records import Record
 from waiting import until
 
 STEP_MS = 10_000
 PIPELINE = Pipeline(name="test", step_s=10, score=ScoreOptions(warmup=1))
+
+NO_FORECASTS = Raw(b"\x08\x01", 0)
+"""A forecast frame without series."""
 
 
 class Journal:
@@ -77,7 +80,13 @@ def frame(step: int, series: int = 3) -> Raw:
     )
 
 
-def lane_of(journal: Journal, partition: Partition, crashes: list[BaseException], **kw: float) -> Lane:
+def lane_of(
+    journal: Journal,
+    partition: Partition,
+    crashes: list[BaseException],
+    read_on: Callable[[Topic, bool], None] = lambda topic, on: None,
+    **kw: float,
+) -> Lane:
     return Lane(
         partition,
         journal,
@@ -85,6 +94,7 @@ def lane_of(journal: Journal, partition: Partition, crashes: list[BaseException]
         idle_ttl_ms=10**9,
         first_checkpoint_s=kw.get("first_checkpoint_s", 1e9),
         crashed=crashes.append,
+        read_on=read_on,
     )
 
 
@@ -354,5 +364,45 @@ def test_a_failed_write_is_reported_and_releases_nothing(fails: str) -> None:
         assert [str(e) for e in crashes] == ["no broker"]
         assert not journal.noted
         assert journal.released == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("waits_for", ["samples", "forecasts"])
+def test_a_repeat_that_waits_for_one_topic_takes_any_number_of_the_other_and_has_no_more_read(
+    waits_for: Topic,
+) -> None:
+    """Else two partitions whose records come in one line could wait for each other for ever. Nothing that
+    is beyond the mark is taken before it: other forecasts would judge the steps."""
+
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+        told: list[tuple[Topic, bool]] = []
+        partition = fresh()
+        partition.marks.append(Position(*((2, 0) if waits_for == "samples" else (0, 2)), 0))
+        lane = lane_of(journal, partition, crashes, lambda topic, on: told.append((topic, on)))
+        lane.start()
+        async with asyncio.timeout(10):
+            for i in range(200):
+                if waits_for == "samples":
+                    await lane.offer_forecasts(i, NO_FORECASTS)
+                else:
+                    await lane.offer_samples(i, frame(i))
+        await settle()
+        other: Topic = "forecasts" if waits_for == "samples" else "samples"
+        assert told == [(other, False)]
+        assert partition.position == Position(0, 0, 0)
+        assert lane.is_replaying
+
+        for i in range(2):
+            if waits_for == "samples":
+                await lane.offer_samples(i, frame(i))
+            else:
+                await lane.offer_forecasts(i, NO_FORECASTS)
+        await until(lambda: told == [(other, False), (other, True)])
+        await until(lambda: 200 in (partition.position.samples, partition.position.forecasts))
+        assert not lane.is_replaying
+        assert crashes == []
+        await lane.stop(flush=False)
 
     asyncio.run(scenario())

@@ -6,7 +6,6 @@ from typing import Generic, TypeVar
 
 from openanomaly.core.windows.partition import Partition
 
-_EARLY = 64
 T = TypeVar("T")
 
 
@@ -51,8 +50,7 @@ class Inputs(Generic[T]):
             if at.samples < mark.samples:
                 if self.samples:
                     return "samples", self.samples.popleft()
-                # Both topics come through bounded buffers: one must not hold up the other for ever.
-                return self._pop_forecast() if len(self.forecasts) > _EARLY else None
+                return None  # forecasts beyond the mark wait: taken now, they would judge other steps
             partition.pass_mark()
             if mark.tick_ms > at.tick_ms:
                 return "tick", Tick(mark.tick_ms, mark.samples)
