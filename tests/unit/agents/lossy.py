@@ -136,6 +136,9 @@ class Line:
     async def highwaters(self, *tps: TP) -> dict[TP, int]:
         return await self.request("questions", lambda: {tp: len(self._log(tp)) for tp in tps})
 
+    async def earliest(self, partitions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        return dict.fromkeys(partitions, 0)
+
     def high_water(self, partition: tuple[str, int]) -> int:
         assert partition == (NAMES.dead_letter.name, 0)
         return 0
