@@ -1,6 +1,7 @@
 """An installation is moved from broker to broker; what is left behind is told, and nothing is half moved."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +19,14 @@ from openanomaly.broker.offline import EmbeddedLog
 from openanomaly.core.frames import SampleFrame
 from openanomaly.core.series import partition_of
 from openanomaly.core.windows import records
+from openanomaly.core.windows.partition import Budget, Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2, frames_pb2
 from unit.core.windows import drive, scenario
 from unit.core.windows.fleet import Fleet
 from unit.core.windows.test_migrate import events, same_as_stayed
-from unit.core.windows.world import Broker, Infer, Samples
+from unit.core.windows.world import Broker, Crash, Infer, Samples
 
 SEED = 4
 
@@ -235,6 +237,59 @@ def test_who_is_not_alone_does_not_finish(tmp_path: Path, where: str) -> None:
             await moved(source, target)
 
     on_embedded(work, tmp_path)
+
+
+class Mortal(EmbeddedLog):
+    """A broker whose user is lost before its `left`-th change."""
+
+    def __init__(self, real: EmbeddedLog, left: int) -> None:
+        super().__init__(real.config, "made")
+        self._broker = real._broker
+        self.left = left
+
+    def _live(self) -> None:
+        if self.left == 0:
+            raise Crash
+        self.left -= 1
+
+    async def write(self, topic: str, rows: Sequence[Row]) -> list[int]:
+        self._live()
+        return await super().write(topic, rows)
+
+    async def commit(self, group: str, offsets: Any) -> None:
+        self._live()
+        await super().commit(group, offsets)
+
+
+def test_wherever_it_ends_nobody_starts_on_a_part(tmp_path: Path) -> None:
+    async def attempt(source: Side, number: int) -> bool:
+        """Whether it came to its end."""
+        bus = Bus("embedded", BrokerConfig(f"embedded://{tmp_path / f'after-{number}'}", topic_prefix="oa"))
+        async with side(bus, 2) as target:
+            assert isinstance(target.log, EmbeddedLog)
+            mortal = Mortal(target.log, number)
+            try:
+                await moved(source, replace(target, log=mortal))
+            except Crash:
+                # Lost before its first change it has left nothing: that is no part of anything.
+                refused = number > 0
+            else:
+                refused = False
+            for p, bounds in enumerate(await target.log.bounds(target.state.name)):
+                partition = Partition(p, installation.PLANS, Budget(10_000))
+                async for record in target.log.read(target.state.name, p, *bounds):
+                    partition.restore(record.key or b"", record.value or b"")
+                with pytest.raises(BrokerError) if refused else contextlib.nullcontext():
+                    partition.start()
+            return mortal.left > 0
+
+    async def work(source: Side, target: Side, before: Fleet) -> int:
+        number = 0
+        while not await attempt(source, number):
+            number += 1
+        return number
+
+    assert on_embedded(work, tmp_path) > 10
 
 
 def test_topics_of_another_number_of_partitions_are_in_the_way(tmp_path: Path) -> None:

@@ -151,6 +151,33 @@ def test_steps_of_rows_that_have_been_silent_for_longer_than_a_window() -> None:
     np.testing.assert_array_equal(window, [[np.nan, 0, 1], [np.nan, 500, 501]])
 
 
+def test_windows_that_are_full_move_whole() -> None:
+    """Of rows that go together, lag behind, have gaps, have just begun, or are silent."""
+    partition = drive.partition()
+    last = {"dense": 200, "behind": 180, "gaps": 200, "young": 200, "silent": 120}
+    for i in range(200):
+        names = [name for name, stop in last.items() if i < stop]
+        names = [n for n in names if not (n == "gaps" and i % 7 == 3) and not (n == "young" and i < 190)]
+        partition.put(drive.frame([(name, i * 10_000, i + len(name) / 8) for name in names]), i, 0)
+    found = drive.fresh()
+    target = _moved(partition)
+    for record in (*migrate.catalogue_records(target), *migrate.ring_records(target)):
+        found.restore(record.key, record.value)
+    found.start()
+    (before,), (after,) = partition.blocks.values(), found.blocks.values()
+
+    for name in last:
+        rows = np.array([drive.row_of(before, name)]), np.array([drive.row_of(after, name)])
+        end = before.state["closed"][rows[0]]
+        windows = [
+            b.ring.windows(r, end, b.catalogue.born[r]) for b, r in zip((before, after), rows, strict=True)
+        ]
+        np.testing.assert_array_equal(windows[1], windows[0])
+        assert before.ring.newest[rows[0]] == after.ring.newest[rows[1]]
+        if name in ("dense", "behind", "silent"):
+            assert np.isfinite(windows[0]).all()
+
+
 def _moved(source: Partition) -> Partition:
     target = drive.fresh()
     migrate.move(source, target, 1, {uid: migrate.Places(b) for uid, b in source.blocks.items()})
