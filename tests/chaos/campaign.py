@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from chaos.faults import Fault, Scene
@@ -23,6 +23,21 @@ class Campaign:
     @property
     def all_s(self) -> list[float]:
         return sorted(s for each in self.recovery_s.values() for s in each)
+
+
+async def each(scene: Scene, faults: Iterable[tuple[str, Fault]], pace_s: float) -> Campaign:
+    """Have these faults happen, each after recovery from the one before."""
+    out = Campaign()
+    pushing = asyncio.create_task(scene.room.keep_pushing(pace_s))
+    try:
+        for name, fault in faults:
+            await fault(scene)
+            await _recovered(scene, name, time.monotonic(), out)
+    finally:
+        pushing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await pushing
+    return out
 
 
 async def run(

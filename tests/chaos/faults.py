@@ -6,7 +6,7 @@ production; nobody does anything else.
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -175,12 +175,17 @@ async def brokers_away(scene: Scene) -> None:
     await asyncio.to_thread(cluster.start)
 
 
-async def poison(scene: Scene) -> None:
-    """A record that nobody can read in every topic."""
-    producer = Producer({"bootstrap.servers": _cluster(scene).bootstrap, "log_level": 0, "acks": "all"})
-    for topic in TOPICS:
-        producer.produce(f"{scene.topic_prefix}.{topic}", value=scene.random.choice(POISON), partition=0)
-    await asyncio.to_thread(producer.flush, 20)
+def poison(values: Sequence[bytes]) -> Fault:
+    """Records that nobody can read in every topic."""
+
+    async def fault(scene: Scene) -> None:
+        producer = Producer({"bootstrap.servers": _cluster(scene).bootstrap, "log_level": 0, "acks": "all"})
+        for topic in TOPICS:
+            for value in values:
+                producer.produce(f"{scene.topic_prefix}.{topic}", value=value, partition=0)
+        await asyncio.to_thread(producer.flush, 20)
+
+    return fault
 
 
 async def disk_full(scene: Scene) -> None:
@@ -225,7 +230,7 @@ ON_KAFKA: dict[str, tuple[float, Fault]] = {
     "target refuse": (1, target("refuse")),
     "leader": (3, leader),
     "brokers away": (1.5, brokers_away),
-    "poison": (1, poison),
+    "poison": (1, poison(POISON)),
 }
 """By name: how often it is chosen, and what happens."""
 

@@ -224,6 +224,7 @@ class Room:
         while self.oracle.next_step < last - 1:
             await asyncio.to_thread(self._judge_next)
         seen = self.target.seen["y"][WARMUP : self.sender.taken]
+        await self.stage.ready()  # who was replaced is starting
         dropped, unbalanced = await self._counters()
         return Result(
             steps=last,

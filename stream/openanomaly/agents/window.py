@@ -87,7 +87,9 @@ class WindowWorker:
             "samples": Ledger(app, topics.samples.name),
             "forecasts": Ledger(app, topics.forecasts.name),
         }
-        kept_s = ring_retention_s(self._plans)
+        # Samples may wait for so long before a worker repeats their run, and needs its marks and the steps
+        # before them.
+        kept_s = ring_retention_s(self._plans) + (topics.samples.retention_s or 0.0)
         self._ring = changelog_table(app, "ring", topics.samples.partitions, self, retention_s=kept_s)
         self._state = changelog_table(app, "state", topics.samples.partitions, self, retention_s=None)
         app.agent(self._samples, name="openanomaly.window.samples")(self._read_samples)

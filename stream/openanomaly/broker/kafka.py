@@ -20,6 +20,7 @@ from aiokafka.errors import (
     KafkaTimeoutError,
     OutOfOrderSequenceNumber,
     ProducerFenced,
+    UnknownMemberIdError,
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.exceptions import ProducerSendError
@@ -29,7 +30,6 @@ from mode import Service
 
 from openanomaly.broker.delivery import ReleasedOffsets
 from openanomaly.broker.kafka_topics import ensure_topics
-from openanomaly.broker.lease import Lease
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import DeliveryError
 
@@ -43,6 +43,7 @@ _REQUEST_TIMEOUT_S = 30.0
 """A node that vanished without a word is noticed after this; then the batch goes to the next leader."""
 _STOP_S = 4.0
 _LEASE_CHECK_S = 0.05
+_GONE = "the group has gone on without this process, which was silent for too long"
 _FATAL = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
 """After these every later record of the producer fails too; a new process gets a new producer id."""
 
@@ -83,14 +84,21 @@ class Producer(driver.Producer):
         is made, but before it is sent, since a process may stand still in between."""
         producer = self._producer
         assert producer is not None
-        lease, send = self.app.lease, producer._sender._send_produce_req
+        lease, sender = self.app.lease, producer._sender
+        send = sender._send_produce_req
 
         async def send_with_lease(node_id: int, batches: Any) -> None:
-            while not lease.is_valid:  # noqa: ASYNC110 (the other thread cannot tell)
+            while not lease.is_valid and not lease.is_over:  # noqa: ASYNC110 (the other thread cannot tell)
                 await asyncio.sleep(_LEASE_CHECK_S)
-            await send(node_id, batches)
+            if lease.is_valid:
+                await send(node_id, batches)
+                return
+            for batch in batches.values():
+                batch.failure(UnknownMemberIdError(_GONE))
+            sender._in_flight.remove(node_id)
+            sender._muted_partitions.difference_update(batches)
 
-        producer._sender._send_produce_req = send_with_lease
+        sender._send_produce_req = send_with_lease
 
     def _look_for_fatal(self, future: "asyncio.Future[Any]") -> None:
         error = None if future.cancelled() else future.exception()
@@ -178,8 +186,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             reset()
             lease.end()
             if not self.should_stop and not self.app.should_stop:
-                gone = DeliveryError("the group has gone on without this process, which was silent too long")
-                self.app.loop.call_soon_threadsafe(self._crash_of, gone)
+                coordinator._do_rejoin_group = stay_away
+                self.app.loop.call_soon_threadsafe(self._crash_of, DeliveryError(_GONE))
+
+        async def stay_away(subscription: Any) -> bool:
+            # Else we would be given partitions while we end, and leave them alone.
+            await asyncio.wait([coordinator._closing])
+            return False
 
         coordinator._do_heartbeat, coordinator._on_join_complete = do_heartbeat, on_join_complete
         coordinator.reset_generation = reset_generation

@@ -21,6 +21,11 @@ class Lease:
     def is_valid(self) -> bool:
         return self._clock() < self._until_s
 
+    @property
+    def is_over(self) -> bool:
+        """Whether somebody has taken our place: it does not become valid again by itself."""
+        return self._until_s == float("-inf")
+
     def renew(self, asked_s: float) -> None:
         """The group confirmed what was asked at `asked_s`: its own clock began then, or later."""
         self._until_s = asked_s + self._session_s

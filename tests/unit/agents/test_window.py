@@ -38,6 +38,15 @@ def worker(tmp_path: Path) -> WindowWorker:
     )
 
 
+def test_steps_are_kept_for_as_long_as_samples_may_wait_for_a_worker(worker: WindowWorker) -> None:
+    pipeline, specs = drive.pipeline(), worker.app.specs
+    ring = next(spec for name, spec in specs.items() if name.endswith("ring-changelog"))
+    waited_s, window_s = specs["t.samples"].retention_s, pipeline.context * pipeline.step_s
+    assert ring.retention_s is not None
+    assert waited_s is not None
+    assert ring.retention_s >= waited_s + window_s
+
+
 def test_a_record_that_comes_before_its_lane_is_built_waits_for_it(worker: WindowWorker) -> None:
     async def scenario() -> None:
         offered: list[int] = []
