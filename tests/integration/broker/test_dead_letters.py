@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -121,9 +122,10 @@ def test_samples_of_a_newer_release_reach_windows_after_the_upgrade(
 
     async def go() -> None:
         bus, spec = durable_bus, names(durable_bus).samples
-        values = [drive.frame([("a", NOW_MS + i * 10_000, float(i))], NOW_MS + i * 10_000) for i in range(4)]
-        written = [x.encode() for x in values]
-        other = drive.frame([("b", NOW_MS, 1.0)], NOW_MS).encode()
+        first_ms = int(time.time()) * 1000 - 60_000  # not so old that a tick evicts the series
+        times_ms = [first_ms + i * 10_000 for i in range(4)]
+        written = [drive.frame([("a", ms, float(i))], ms).encode() for i, ms in enumerate(times_ms)]
+        other = drive.frame([("b", first_ms, 1.0)], first_ms).encode()
         newer = [of_version(x, pb.SampleFrame, 2) for x in (written[1], other)]
         await bus.write(spec, [(0, None, x) for x in (written[0], *newer, written[2], written[3])])
         room = WindowRoom(bus)
