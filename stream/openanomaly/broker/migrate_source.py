@@ -133,8 +133,7 @@ class Source:
             while (topic := run.wants()) is not None:
                 record = await anext(some_samples if topic == "samples" else some_forecasts, None)
                 if record is None:
-                    run.lacks(topic)
-                    said.add(run.go_on(now_ms))
+                    said.add(run.lacks(topic, now_ms))
                 else:
                     said.add(self._give(run, topic, record, now_ms))
             async for record in some_forecasts:

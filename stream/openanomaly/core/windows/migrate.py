@@ -41,22 +41,23 @@ _FORECAST_BYTES = 512 << 10
 class Repeat:
     """A restored partition on its way to the end of the run it repeats, as a worker's would be.
 
-    It asks for one record after another. Behind the end nothing was shown to anyone.
+    It asks for one record after another. Behind the end nothing was shown to anyone; what some row state has
+    already taken from there (a checkpoint may be torn) it does not take twice.
     """
 
     def __init__(self, partition: Partition) -> None:
         self.partition = partition
         self._inputs: Inputs[bytes | None] = Inputs()
         self._written_ms = 0
-        self.end = max([partition.taken, *(mark.samples for mark in partition.marks)])
+        self.end = max((mark.samples for mark in partition.marks), default=0)
         """Offset of the samples through which it goes."""
 
     def wants(self) -> Topic | None:
         """Of what the next record is needed; None at the end."""
-        mark, at = self.partition.next_mark(), self.partition.position
-        if mark is not None and at.forecasts < mark.forecasts:
-            return "forecasts"
-        return "samples" if mark is not None or at.samples < self.end else None
+        mark = self.partition.next_mark()
+        if mark is None:
+            return None
+        return "forecasts" if self.partition.position.forecasts < mark.forecasts else "samples"
 
     def give(self, topic: Topic, offset: int, value: bytes | None, written_ms: int, now_ms: int) -> Output:
         """Take the record that was wanted; None for one to pass over. What it said then, once more."""
@@ -90,12 +91,12 @@ class Repeat:
         self.partition.skip(topic, what.offset)
         return Output()
 
-    def lacks(self, topic: Topic) -> None:
-        """The log has no more of what is wanted: go on without, as far as it mattered."""
-        mark, end = self.partition.next_mark(), self.end
-        if mark is not None:
-            end = mark.forecasts if topic == "forecasts" else mark.samples
-        self.partition.skip(topic, end - 1)
+    def lacks(self, topic: Topic, now_ms: int) -> Output:
+        """The log has no more of what is wanted: go on without."""
+        mark = self.partition.next_mark()
+        assert mark is not None, "something was wanted"
+        self.partition.skip(topic, (mark.forecasts if topic == "forecasts" else mark.samples) - 1)
+        return self.go_on(now_ms)
 
 
 class Places:

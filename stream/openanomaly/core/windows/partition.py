@@ -185,11 +185,6 @@ class Partition:
         marks = [m for m in self.marks if samples <= m.samples <= samples_end]
         self.marks = deque((m._replace(forecasts=min(m.forecasts, forecasts_end)) for m in marks), _MARKS)
 
-    @property
-    def taken(self) -> int:
-        """Offset of the samples before which some row state has taken all: a checkpoint may be torn."""
-        return max((p.samples for pages in self._ahead.values() for p in pages), default=0)
-
     def next_mark(self) -> Position | None:
         """The next point of a run to repeat, or None when inputs may come as they come.
 

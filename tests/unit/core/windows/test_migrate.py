@@ -124,6 +124,44 @@ def test_what_comes_in_is_in_windows_or_dropped_by_reason(counts: tuple[int, int
     assert accepted == stayed(4).parts[0].partition.counts["accepted"]
 
 
+def test_a_run_passes_over_what_its_worker_passed_over() -> None:
+    """A frame that nobody can read, one that was set aside, and one that is no longer there."""
+    sent = [drive.frame([("a", i * 10_000, float(i))]).encode() for i in range(6)]
+    sent[1] = b"\xff odd"
+    partition, ring, state = drive.partition(), [], []
+    for offset, value in enumerate(sent):
+        if offset in (1, 2):
+            partition.skip("samples", offset)
+        elif offset < 5:
+            out = partition.put(SampleFrame.decode(value), offset, 0)
+            ring, state = ring + out.ring, state + out.catalogue
+    partition.skip("samples", 5)
+    out = partition.put(drive.frame([("a", 60_000, 6.0)]), 6, 0)
+
+    def again() -> tuple[Partition, migrate.Repeat]:
+        found = drive.fresh()
+        for record in (*ring, *out.ring, *state):
+            found.restore(record.key, record.value)
+        found.start()
+        found.seek(0, 0, 7, 0)
+        return found, migrate.Repeat(found)
+
+    found, run = again()
+    assert run.end == 7
+    for offset in range(5):
+        assert run.wants() == "samples"
+        run.give("samples", offset, None if offset == 2 else sent[offset], 0, 0)
+    assert (found.position.samples, run.wants()) == (5, "samples")
+    run.lacks("samples", 0)
+
+    assert (found.position.samples, run.wants()) == (7, None)
+    (block,) = found.blocks.values()
+    row = np.array([0])
+    assert block.state["last_ms"][0] == 40_000
+    window = block.ring.windows(row, np.array([4]), block.catalogue.born[row], 5)
+    np.testing.assert_array_equal(window, [[0, np.nan, np.nan, 3, 4]])
+
+
 def test_rows_are_dense_and_where_their_ids_belong() -> None:
     fleet = stayed(2)
     after = fleet.moved(3)
