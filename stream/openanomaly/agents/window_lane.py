@@ -178,7 +178,7 @@ class Lane:
             self.busy_s += time.perf_counter() - started
             if output:
                 await self._outputs.put(output)
-            if self._clock() >= self._next_checkpoint:
+            if self._is_checkpoint_due(self._clock()):
                 await self._checkpoint()
             await asyncio.sleep(0)  # other lanes, and the tasks that confirm
 
@@ -219,6 +219,10 @@ class Lane:
             self._next_evict_ms = tick.now_ms + _EVICT_MS
             output.catalogue += self.partition.evict(tick.now_ms, self._idle_ttl_ms).catalogue
         return output
+
+    def _is_checkpoint_due(self, now: float) -> bool:
+        """Also where the clock was set back: else none would be written until it is where it had been."""
+        return now >= self._next_checkpoint or now < self._next_checkpoint - self._checkpoint_s
 
     async def _checkpoint(self) -> None:
         self._next_checkpoint = self._clock() + self._checkpoint_s

@@ -406,3 +406,34 @@ def test_a_repeat_that_waits_for_one_topic_takes_any_number_of_the_other_and_has
         await lane.stop(flush=False)
 
     asyncio.run(scenario())
+
+
+def test_a_clock_that_was_set_back_holds_up_no_checkpoint() -> None:
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+        now_s = 1_700_000_000.0
+        lane = Lane(
+            fresh(),
+            journal,
+            checkpoint_s=60,
+            idle_ttl_ms=10**9,
+            first_checkpoint_s=60,
+            crashed=crashes.append,
+            clock=lambda: now_s,
+        )
+        lane.start()
+        await lane.offer_samples(0, frame(0))
+        await settle()
+        assert journal.released == []
+        now_s -= 3600
+        for step in (1, 2):
+            await lane.offer_samples(step, frame(step))
+            await settle()
+        assert journal.released == [(2, 0)], "once, and the next one after a minute"
+        now_s += 61
+        await lane.offer_samples(3, frame(3))
+        await until(lambda: journal.released == [(2, 0), (4, 0)])
+        assert crashes == []
+        await lane.stop(flush=False)
+
+    asyncio.run(scenario())
