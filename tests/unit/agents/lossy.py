@@ -55,6 +55,7 @@ class Line:
         self.begin = {SAMPLES: broker.committed[0], FORECASTS: broker.committed[1]}
         self.broker = self  # of the transport: for who reads dead letters
         self.news = asyncio.Event()
+        self._paused: set[TP] = set()
         self._logs = broker
         self._fuse, self._keeps = fuse, keeps
         self.random = random.Random(seed)
@@ -146,13 +147,20 @@ class Line:
     def _log(self, tp: TP) -> list[bytes]:
         return self._logs.samples if tp == SAMPLES else self._logs.forecasts
 
+    def pause_partitions(self, tps: Iterable[TP]) -> None:
+        self._paused |= set(tps)
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        self._paused -= set(tps)
+        self.news.set()
+
     def stream(self, tp: TP, generation: int) -> Any:
         """What Faust gives an agent."""
 
         async def events() -> AsyncIterator[Any]:
             offset, log = self.begin[tp], self._log(tp)
             while True:
-                while offset < len(log):
+                while offset < len(log) and tp not in self._paused:
                     written_s = self._logs.written_ms[offset] / 1000 if tp == FORECASTS else 0.0
                     message = SimpleNamespace(
                         topic=tp.topic, partition=0, offset=offset, value=log[offset], timestamp=written_s,
