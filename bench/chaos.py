@@ -17,12 +17,11 @@ import argparse
 import asyncio
 import contextlib
 import json
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -30,12 +29,14 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from chaos import campaign, faults
+from chaos.clock import Clock
+from chaos.disk import small_disk
 from chaos.faults import Scene
 from chaos.room import EVERY, WARMUP, Room
 from parts import kafka
 
 SERIES_PER_PARTITION = 800
-DISK_BYTES = 2 << 30
+DISK_BYTES = 4 << 30
 OLD_STEPS = 8
 """A forecast in force is at most `forecast_every` and so many steps old where nothing is late."""
 _MEMBERS = ["receiver-1", "window-1", "window-2", "inference-1", "sink-1"]
@@ -54,6 +55,9 @@ def main() -> int:
     options.add_argument("--only", action="append", help="this fault; may be given several times")
     options.add_argument("--keep", type=Path, help="a folder for logs and broker files, kept")
     o = options.parse_args()
+    signal.signal(
+        signal.SIGTERM, signal.default_int_handler
+    )  # so that whoever stops it leaves nothing behind
     with contextlib.ExitStack() as stack:
         root = o.keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="oa-chaos-")))
         root.mkdir(parents=True, exist_ok=True)
@@ -70,14 +74,15 @@ async def chaos(o: argparse.Namespace, root: Path, stack: contextlib.ExitStack) 
         if o.nodes == 1:
             del choices["leader"]
     else:
-        disk = stack.enter_context(small_disk(root / "disk"))
+        disk = stack.enter_context(small_disk(root / "disk", DISK_BYTES))
         url, members, choices = f"embedded://{disk or root}/broker", ["run-1"], dict(faults.ON_EMBEDDED)
         if disk is None:
+            print("no file system of its own for the broker: its disk is not filled", flush=True)
             del choices["disk full"]
     if o.only:
         choices = {name: choices[name] for name in o.only}
     most = WARMUP + 200 + round(o.faults * (o.longest + 30) / o.pace)
-    room = Room(root, url, broker, members, o.series, most, o.seed)
+    room = Room(root, url, broker, members, o.series, most, o.seed, clock=Clock(root / "clock"))
     scene = Scene(room, Random(o.seed), cluster, disk=disk, longest_s=o.longest)
     began_s = time.monotonic()
     async with room.running():
@@ -131,21 +136,6 @@ async def chaos(o: argparse.Namespace, root: Path, stack: contextlib.ExitStack) 
 
 def percentile(ascending: list[float], share: float) -> float:
     return ascending[min(len(ascending) - 1, int(share * len(ascending)))]
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path) -> Iterator[Path | None]:
-    """A file system that can be filled without harm; None where only root may mount one, and is not here."""
-    folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        print("no file system of its own for the broker: its disk is not filled", flush=True)
-        yield None
-        return
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
 
 
 if __name__ == "__main__":

@@ -131,6 +131,20 @@ async def inference_away(scene: Scene) -> None:
         await room.stage.wait_until_ready(member)
 
 
+def clock(jump_s: float) -> Fault:
+    """The wall clock of every process jumps, and some seconds later back again."""
+
+    async def fault(scene: Scene) -> None:
+        assert scene.room.clock is not None, "this fault needs a clock that can be moved"
+        scene.room.clock.move(jump_s)
+        try:
+            await scene.a_while()
+        finally:
+            scene.room.clock.move(0)
+
+    return fault
+
+
 # -- the target ----------------------------------------------------------------------------------
 
 
@@ -231,6 +245,8 @@ ON_KAFKA: dict[str, tuple[float, Fault]] = {
     "leader": (3, leader),
     "brokers away": (1.5, brokers_away),
     "poison": (1, poison(POISON)),
+    "clock ahead": (0.5, clock(600)),
+    "clock back": (0.5, clock(-600)),
 }
 """By name: how often it is chosen, and what happens."""
 
@@ -243,4 +259,6 @@ ON_EMBEDDED: dict[str, tuple[float, Fault]] = {
     "target hang": (1, target("hang")),
     "target refuse": (1, target("refuse")),
     "disk full": (1, disk_full),
+    "clock ahead": (0.5, clock(600)),
+    "clock back": (0.5, clock(-600)),
 }

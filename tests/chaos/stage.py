@@ -59,20 +59,27 @@ class Stage:
         stops: how each graceful end went.
     """
 
-    def __init__(self, root: Path, broker_url: str, target_url: str, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        broker_url: str,
+        target_url: str,
+        config: Mapping[str, Any],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.members: dict[str, Member] = {}
         self.exits: list[Exit] = []
         self.stops: list[Stopped] = []
         self._root, self._config = root, dict(config)
         self._flags = ("--broker", broker_url, "--write-to", target_url)
-        self._env: dict[str, str] = {}
+        self._env = dict(env or {})
 
-    def add(self, name: str, env: Mapping[str, str] | None = None) -> Member:
+    def add(self, name: str) -> Member:
         """A further process, which the supervisor starts."""
         folder = self._root / name
         folder.mkdir(parents=True, exist_ok=True)
         product = Product(folder, *self._flags, command=name.partition("-")[0], config=self._config)
-        product.process.env = dict(env or {})
+        product.process.env = self._env
         member = self.members[name] = Member(name, product)
         return member
 

@@ -7,8 +7,9 @@ import pytest
 from confluent_kafka import Consumer
 
 from chaos import faults
+from chaos.clock import Clock
 from chaos.faults import POISON, TOPICS, Scene
-from integration.kafka.scenes import outcome, scene
+from chaos.scenes import on_kafka, outcome
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 from parts import kafka as kafka_part
 from parts.kafka import Cluster
@@ -36,7 +37,16 @@ KINDS = {
 def test_nothing_is_lost_and_no_score_differs_after(
     tmp_path: Path, kafka: Cluster, topic_prefix: str, kind: str
 ) -> None:
-    outcome(scene(tmp_path, kafka, topic_prefix), KINDS[kind])
+    outcome(on_kafka(tmp_path, kafka, topic_prefix), KINDS[kind])
+
+
+@pytest.mark.timeout(300)
+def test_nothing_is_lost_and_no_score_differs_when_clocks_jump(
+    tmp_path: Path, kafka: Cluster, topic_prefix: str
+) -> None:
+    stage = on_kafka(tmp_path, kafka, topic_prefix, clock=Clock(tmp_path / "clock"))
+    outcome(stage, {"ahead": faults.clock(600), "back": faults.clock(-600)})
+    assert stage.room.stage.exits == []
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +59,7 @@ def three_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def test_nothing_is_lost_when_a_leader_or_all_brokers_are_killed(
     tmp_path: Path, three_nodes: Cluster, topic_prefix: str
 ) -> None:
-    stage = scene(tmp_path, three_nodes, topic_prefix, broker={"replication": 3})
+    stage = on_kafka(tmp_path, three_nodes, topic_prefix, broker={"replication": 3})
     outcome(stage, {"a leader": faults.leader, "another one": faults.leader, "all": faults.brokers_away})
 
 
@@ -57,7 +67,7 @@ def test_nothing_is_lost_when_a_leader_or_all_brokers_are_killed(
 def test_a_record_that_nobody_can_read_is_set_aside_with_the_reason_and_the_rest_goes_on(
     tmp_path: Path, kafka: Cluster, topic_prefix: str
 ) -> None:
-    stage = scene(tmp_path, kafka, topic_prefix)
+    stage = on_kafka(tmp_path, kafka, topic_prefix)
     outcome(stage, {"poison": faults.poison(POISON)})
     assert stage.room.stage.exits == []
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from chaos.faults import Scene, restart
-from integration.kafka.scenes import outcome, scene
+from chaos.scenes import on_kafka, outcome
 from parts.kafka import Cluster
 
 ONE_WINDOW = ("receiver-1", "window-1", "inference-1", "sink-1")
@@ -33,7 +33,7 @@ def test_a_second_window_worker_takes_half_and_gives_it_back(
         await scene.room.scored(scene.room.sender.released + 4)
         assert await share(scene, "window-1") == 4
 
-    stage = scene(tmp_path, kafka, topic_prefix, ONE_WINDOW, {"standby_replicas": copies})
+    stage = on_kafka(tmp_path, kafka, topic_prefix, ONE_WINDOW, {"standby_replicas": copies})
     outcome(stage, {"one more": one_more, "one less": one_less})
     assert stage.room.stage.exits == []
 
@@ -42,7 +42,7 @@ def test_a_second_window_worker_takes_half_and_gives_it_back(
 def test_all_roles_are_restarted_one_after_another_and_each_ends_within_ten_seconds(
     tmp_path: Path, kafka: Cluster, topic_prefix: str
 ) -> None:
-    stage = scene(tmp_path, kafka, topic_prefix)
+    stage = on_kafka(tmp_path, kafka, topic_prefix)
     outcome(stage, {role: restart(role) for role in ("receiver", "window", "inference", "sink")})
     assert stage.room.stage.exits == []
     stops = stage.room.stage.stops
