@@ -14,6 +14,7 @@ from openanomaly.agents.window_lane import Lane
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import BrokerConfig, make_app
 from openanomaly.broker.topics import topics
+from openanomaly.core.windows.records import Record
 from openanomaly.settings import WindowSettings
 from openanomaly.telemetry import Telemetry
 from unit.core.windows import drive
@@ -172,3 +173,73 @@ def test_as_many_series_are_told_of_as_are_asked_for(worker: WindowWorker) -> No
     held.put(drive.frame([(f"m{i}", 1000, 1.0) for i in range(600)]), 0, 1000)
     found = asyncio.run(worker.explain('{__name__=~"m.*5"}', limit=45))
     assert [int(series["labels"]["__name__"][1:]) for series in found] == list(range(5, 455, 10))
+
+
+class Broker:
+    """Takes records when it is told to."""
+
+    def __init__(self) -> None:
+        self.taken: list[asyncio.Future[list[int]]] = []
+        self.answers = asyncio.Event()
+
+    async def maybe_start(self) -> None:
+        pass
+
+    def append_all(self, topic: str, records: Any) -> "asyncio.Future[list[int]]":
+        self.taken.append(asyncio.get_running_loop().create_future())
+        return self.taken[-1]
+
+    async def begin_offsets(self, tps: Any) -> dict[Any, int]:
+        await self.answers.wait()
+        return dict.fromkeys(tps, 0)
+
+    async def highwaters(self, *tps: Any) -> dict[Any, int]:
+        return dict.fromkeys(tps, 0)
+
+
+def test_in_a_rebalance_nothing_is_written_and_what_is_on_its_way_is_waited_for(worker: WindowWorker) -> None:
+    async def scenario() -> None:
+        broker = worker.app.producer = worker.app.consumer = cast("Any", Broker())
+        record = [Record(b"key", b"value")]
+        worker._may_write.set()
+        before = asyncio.create_task(worker.state(0, record))
+        await settle()
+        worker.revoked("ring")
+        quiet = asyncio.create_task(worker._wait_until_quiet())
+        behind = asyncio.create_task(worker.ring(0, record))
+        await settle()
+        assert len(broker.taken) == 1
+        assert not quiet.done(), "the partition may not be given away yet"
+
+        broker.taken[0].set_result([0])
+        await asyncio.wait_for(asyncio.gather(before, quiet), 5)
+        await settle()
+        assert len(broker.taken) == 1
+        behind.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_lanes_of_a_recovery_that_was_overtaken_are_not_started(worker: WindowWorker) -> None:
+    async def scenario() -> None:
+        async def nothing() -> None:
+            pass
+
+        broker = worker.app.producer = worker.app.consumer = cast("Any", Broker())
+        worker._dead_letters = cast("Any", SimpleNamespace(catch_up=nothing))
+        first = asyncio.create_task(worker._start_lanes({0}, worker._recoveries))
+        await settle()
+        worker.revoked("ring")
+        second = asyncio.create_task(worker._start_lanes({1}, worker._recoveries))
+        await settle()
+        broker.answers.set()
+        await asyncio.wait_for(asyncio.gather(first, second), 5)
+        assert set(worker.lanes) == {1}
+        await worker.lanes[1].stop(flush=False)
+
+    asyncio.run(scenario())
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
