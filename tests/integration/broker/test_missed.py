@@ -1,6 +1,7 @@
 """A process that missed a rebalance begins anew with what it had."""
 
 import asyncio
+
 from integration.broker.buses import PARTITIONS, Bus, numbered, running
 from integration.broker.test_recovery import EVERYTHING, Keeper, changes
 from waiting import until
