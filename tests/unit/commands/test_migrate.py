@@ -13,7 +13,10 @@ from openanomaly.exits import CONFIG
     [
         (["http://x", "embedded://after"], "expected embedded://PATH or kafka://HOST:PORT"),
         (["embedded://", "embedded://after"], "expected embedded://PATH"),
-        (["embedded://before", "embedded://after", "--partitions", "0"], "broker.partitions = '0': allowed: at least 1"),
+        (
+            ["embedded://before", "embedded://after", "--partitions", "0"],
+            "broker.partitions = '0': allowed: at least 1",
+        ),
         (["embedded://before", "embedded://after", "--set", "sink.emit"], "expected NAME=VALUE"),
         (["embedded://before", "embedded://after", "--target-prefix", "a b"], "broker.topic_prefix"),
         (["embedded://before", "embedded://after", "--source-set", "broker.replicas=3"], "no such setting"),
