@@ -46,8 +46,14 @@ class Scene:
     async def a_while(self, longest_s: float | None = None) -> None:
         await asyncio.sleep(self.random.uniform(self.shortest_s, longest_s or self.longest_s))
 
-    def one(self, role: str) -> Member:
-        return self.random.choice(self.room.stage.of(role))
+    async def one(self, role: str) -> Member:
+        """A process of this role that runs; the fault before may have ended it a moment ago."""
+
+        def running() -> list[Member]:
+            return [m for m in self.room.stage.of(role) if m.product.process.is_running]
+
+        await self.room.until(running, f"a running {role}")
+        return self.random.choice(running())
 
 
 Fault = Callable[[Scene], Awaitable[None]]
@@ -60,14 +66,14 @@ def kill(role: str) -> Fault:
     """kill -9 of a process of this role, and of what it started."""
 
     async def fault(scene: Scene) -> None:
-        scene.room.stage.kill(scene.one(role))
+        scene.room.stage.kill(await scene.one(role))
 
     return fault
 
 
 async def kill_worker(scene: Scene) -> None:
     """kill -9 of the worker of `openanomaly run`, which starts another one."""
-    scene.room.stage.kill_worker(scene.one("run"))
+    scene.room.stage.kill_worker(await scene.one("run"))
 
 
 async def kill_all(scene: Scene) -> None:
@@ -94,7 +100,7 @@ def pause(role: str) -> Fault:
     """A process stands still: a slow consumer, or one that others think dead, and that comes back."""
 
     async def fault(scene: Scene) -> None:
-        member = scene.one(role)
+        member = await scene.one(role)
         scene.room.stage.pause(member)
         try:
             await scene.a_while(scene.absent_s)
