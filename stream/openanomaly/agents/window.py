@@ -402,6 +402,8 @@ class WindowWorker:
         raw = item.value
         await self._dead_letters.note(error, [(self._origin(topic, partition, item.offset, raw), raw.value)])
 
-    def release(self, partition: int, samples: int, forecasts: int) -> None:
+    async def release(self, partition: int, samples: int, forecasts: int) -> None:
         self._ledgers["samples"].release(partition, samples)
         self._ledgers["forecasts"].release(partition, forecasts)
+        at = {self._topics.samples.name: samples, self._topics.forecasts.name: forecasts}
+        await self.app.consumer.committed_through({TP(name, partition): at[name] for name in at})

@@ -38,7 +38,7 @@ class Writer(Protocol):
     async def results(self, partition: int, output: Output) -> None: ...
     async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None: ...
     async def note(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None: ...
-    def release(self, partition: int, samples: int, forecasts: int) -> None: ...
+    async def release(self, partition: int, samples: int, forecasts: int) -> None: ...
     def took(self, samples: int, waited_s: float) -> None:
         """A frame was taken, so long after it was written."""
 
@@ -253,7 +253,9 @@ class Lane:
                         taken += 1
             if isinstance(item, Checkpoint):
                 await self._writer.state(number, item.records)
-                self._writer.release(number, item.samples, item.forecasts)
+                # Steps behind the checkpoint were judged without the forecasts that it gave up. A recovery
+                # must not find those again, so it must not begin before, once such a step was shown.
+                await self._writer.release(number, item.samples, item.forecasts)
                 self.checkpoints += 1
             else:
                 if item.catalogue:

@@ -6,6 +6,7 @@ rebalance are acknowledged even on `noack` streams. Here acknowledgements mean n
 ledger's `release` moves a partition's committed offset (docs/decisions/0011-offsets-by-release.md).
 """
 
+import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from faust.transport.consumer import Consumer
 from faust.types import TP
 
 _ALL_BUSY_S = 0.02
+_COMMIT_AGAIN_S = 0.1
 
 
 class ReleasedOffsets(Consumer):
@@ -44,6 +46,17 @@ class ReleasedOffsets(Consumer):
         """Every record of `tp` below `offset` is finished for good; it is committed soon."""
         if offset > self._released.get(tp, 0) and tp in self.assignment():
             self._released[tp] = offset
+
+    async def committed_through(self, offsets: Mapping[TP, int]) -> None:
+        """Return once these offsets, which were released, are committed, or the partition has left us."""
+        while any(self._is_uncommitted(tp, offset) for tp, offset in offsets.items()):
+            # One that is on its way may have begun before the release: then it takes another one.
+            if not await self.commit() and any(self._is_uncommitted(*each) for each in offsets.items()):
+                await asyncio.sleep(_COMMIT_AGAIN_S)
+
+    def _is_uncommitted(self, tp: TP, offset: int) -> bool:
+        is_ours = tp in self.assignment() and self._released.get(tp, 0) >= offset
+        return is_ours and (self._committed_offset.get(tp) or 0) < offset
 
     # -- what Faust calls ------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class Line:
         self.broker = self  # of the transport: for who reads dead letters
         self.news = asyncio.Event()
         self._paused: set[TP] = set()
+        self._commits: dict[TP, asyncio.Future[None]] = {}
         self._logs = broker
         self._fuse, self._keeps = fuse, keeps
         self.random = random.Random(seed)
@@ -125,7 +126,10 @@ class Line:
 
     def release(self, tp: TP, offset: int) -> None:
         """Committed a little later, samples and forecasts each by themselves."""
-        self.request(f"offsets of {tp.topic}", lambda: self._commit(tp, offset))
+        self._commits[tp] = self.request(f"offsets of {tp.topic}", lambda: self._commit(tp, offset))
+
+    async def committed_through(self, offsets: dict[TP, int]) -> None:
+        await asyncio.gather(*(self._commits[tp] for tp in offsets))
 
     def _commit(self, tp: TP, offset: int) -> None:
         samples, forecasts = self._logs.committed

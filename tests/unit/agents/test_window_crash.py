@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from unit.agents.lossy import Play
 from unit.core.windows import drive, scenario, world
-from unit.core.windows.world import Event, Samples
+from unit.core.windows.world import Event, Infer, Samples, TickNow
 
 SEEDS = (2, 4)
 EVERY = int(os.environ.get("OPENANOMALY_TEST_CRASH_EVERY", "100"))
@@ -123,3 +123,24 @@ def test_whatever_comes_while_writes_are_on_their_way_a_step_has_one_verdict(
     assert crashed.broker.committed[0] == len(crashed.broker.samples)
     crashed.broker.asked_for()
     assert agree_with_what_was_said(crashed) > 250
+
+
+def late_fleet() -> list[Event]:
+    """Two minutes of samples that are read, from the eighth step on, ten minutes later than they came."""
+    start_ms, now_ms, out = 1_700_000_000_000, 0, []
+    for step in range(18):
+        at_ms = start_ms + step * 10_000 + 5_000
+        now_ms = at_ms if step < 8 else max(now_ms + 30_000, start_ms + 600_000)
+        rows = [(f"s{i}", at_ms, float(step % 3 + i)) for i in range(3)]
+        out += [Samples(drive.frame(rows, at_ms).encode()), TickNow(now_ms)]
+        if step < 8:
+            out += [Infer(), TickNow(now_ms + 1)]
+    return out
+
+
+@pytest.mark.parametrize("keeps", [False, True], ids=["what was not confirmed is lost", "is there"])
+def test_a_repeat_judges_by_the_forecasts_of_the_run_however_old_they_are(keeps: bool) -> None:
+    events, calm = late_fleet(), asyncio.run(Play([drive.pipeline()], turns=2).run(late_fleet()))
+    for fuse in range(1, calm.lives[0]):
+        crashed = asyncio.run(Play([drive.pipeline()], [fuse], keeps=keeps, turns=2).run(events))
+        assert crashed.broker.said(), "each step with one verdict"

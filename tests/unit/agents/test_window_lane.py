@@ -36,6 +36,8 @@ class Journal:
         self.frames: list[tuple[int, float]] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.commits = asyncio.Event()
+        self.commits.set()
 
     async def state(self, partition: int, records: Sequence[Record]) -> None:
         await self.gate.wait()
@@ -60,9 +62,10 @@ class Journal:
     def took(self, samples: int, waited_s: float) -> None:
         self.frames.append((samples, waited_s))
 
-    def release(self, partition: int, samples: int, forecasts: int) -> None:
+    async def release(self, partition: int, samples: int, forecasts: int) -> None:
         self.written.append("release")
         self.released.append((samples, forecasts))
+        await self.commits.wait()
 
 
 def frame(step: int, series: int = 3) -> Raw:
@@ -435,5 +438,27 @@ def test_a_clock_that_was_set_back_holds_up_no_checkpoint() -> None:
         await until(lambda: journal.released == [(2, 0), (4, 0)])
         assert crashes == []
         await lane.stop(flush=False)
+
+    asyncio.run(scenario())
+
+
+def test_what_comes_behind_a_checkpoint_is_written_once_its_offsets_are_committed() -> None:
+    """It was judged without the forecasts that the checkpoint gave up; a recovery that begins before the
+    checkpoint has them again."""
+
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+        journal.commits.clear()
+        lane = lane_of(journal, fresh(), crashes, checkpoint_s=1e9, first_checkpoint_s=0)
+        lane.start()
+        for step in range(5):
+            await lane.offer_samples(step, frame(step))
+        await settle()
+        assert journal.written[-1] == "release"
+
+        journal.commits.set()
+        await until(lambda: "ring" in journal.written)
+        await lane.stop(flush=False)
+        assert crashes == []
 
     asyncio.run(scenario())

@@ -333,7 +333,11 @@ class Partition:
         return Checkpoint(out, self.position.samples, forecasts)
 
     def _oldest_forecast(self, now_ms: int) -> int:
-        """Forecasts before this offset serve no row, or are two horizons old."""
+        """Forecasts before this offset serve no row, or are two horizons old.
+
+        In a repeat age does not count: these steps were judged when the forecasts were young.
+        """
+        is_repeat = self.next_mark() is not None
         oldest = self.position.forecasts
         keep_ms = 0
         for block in self.blocks.values():
@@ -343,7 +347,7 @@ class Partition:
                 serving = bands.oldest(block.rows, closed)
                 oldest = oldest if serving is None else min(oldest, serving)
         while self._written_ms and (
-            self._written_ms[0][0] < oldest or self._written_ms[0][1] < now_ms - keep_ms
+            self._written_ms[0][0] < oldest or (self._written_ms[0][1] < now_ms - keep_ms and not is_repeat)
         ):
             self._written_ms.popleft()
         return self._written_ms[0][0] if self._written_ms else self.position.forecasts
