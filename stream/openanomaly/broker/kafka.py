@@ -6,6 +6,7 @@ coordinator, fetcher or sender that died crashes the app, where aiokafka would w
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
@@ -207,6 +208,19 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         except TimeoutError:
             self.log.warning("the consumer left its group without saying so: the broker does not answer")
 
+    async def end(self) -> None:
+        """Wait until the thread is gone, whoever told it to end.
+
+        A thread that is up after its parent's loop was closed dies of that. `stop` does not wait for
+        one whose app crashed.
+        """
+        if not self._thread_started.is_set():
+            self.thread_loop.close()
+        elif self._thread is not None and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has ended since
+                self._stopped_set()
+            await asyncio.to_thread(self._thread.join, 2 * _STOP_S)
+
     async def run_there(self, work: Coroutine[Any, Any, T]) -> T:
         """Run in the thread's loop, past its queue: that may be waiting for the same broker."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
@@ -327,10 +341,10 @@ class Transport(driver.Transport):
         )
 
     async def close(self) -> None:
-        """Let go of the loop of a consumer that was made and never started, as where an app only produces."""
+        """Let go of the consumer's thread and of its loop, also where it never started or crashed."""
         consumer = self.app._consumer
-        if consumer is not None and not consumer._thread._thread_started.is_set():
-            consumer._thread.thread_loop.close()
+        if consumer is not None:
+            await consumer._thread.end()
 
 
 def _ms(seconds: float) -> int:
