@@ -9,8 +9,8 @@ are judged (`bench/windows.py` has them). CPU is that of the role's process betw
 last unit that its own metrics show; Kafka is one node with its defaults, its CPU given apart.
 
 Then the delay: every series gets two samples a step of `--step` seconds in real time, in a process for
-each role on Kafka and in `openanomaly run` embedded. `step_end_to_score_s` is from the end of a step, which
-stays open for `lateness_s` (1 s here) longer; `sample_to_score_s` from the sending of its last sample.
+each role on Kafka and in `openanomaly run` embedded. `step_end_to_score_s` is from the end of a step (the
+first sample of the next one closes it), `sample_to_score_s` from the sending of its last sample.
 
 Rounds take the two brokers in turn; the last line is one JSON object, with the medians of the rounds.
 """
