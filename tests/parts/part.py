@@ -52,7 +52,7 @@ def free_port() -> int:
     Taken below the range from which the kernel picks ports of outgoing connections, so that none of
     those can sit on it by the time the part listens.
     """
-    first = 10_000 + os.getpid() * 61 % 20_000
+    first = 10_000 + os.getpid() * 2_003 % 20_000
     for port in range(first, first + 2_000):
         if port in _given_out:
             continue
