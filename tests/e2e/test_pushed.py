@@ -167,6 +167,8 @@ def test_roles_as_processes_of_their_own_do_the_same(
         assert sorted(samples) == [fleet.scored_ms(step) for step in range(WARMUP, fleet.steps)], name
     assert made["receiver"]["openanomaly_receiver_samples_published_total"] == 12 * 120
     assert made["window"]["openanomaly_window_samples_accepted_total"] == 12 * 120
+    # A machine that is slow has fresher contexts before older ones had their turn.
+    stale = made["inference"]['openanomaly_inference_dropped_total{reason="stale"}']
     forecasts = made["inference"]["openanomaly_inference_forecasts_total"]
-    assert forecasts == made["window"]["openanomaly_window_contexts_total"] > 0
+    assert forecasts + stale == made["window"]["openanomaly_window_contexts_total"] > stale
     assert made["sink"]["openanomaly_sink_scores_written_total"] == 12 * (120 - WARMUP)
