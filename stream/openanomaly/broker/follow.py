@@ -8,7 +8,7 @@ it was read is counted too.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from aiokafka.errors import KafkaError
@@ -44,11 +44,19 @@ class Follower:
     each record.
     """
 
-    def __init__(self, app: "App", spec: TopicSpec, take: Take, lead_s: float) -> None:
+    def __init__(
+        self,
+        app: "App",
+        spec: TopicSpec,
+        take: Take,
+        lead_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._app = app
         self._spec = spec
         self._take = take
         self._lead_s = lead_s
+        self._clock = clock
         self._at: dict[int, int] = {}
         """By partition the offset of the next record."""
         self.unread = 0
@@ -56,6 +64,14 @@ class Follower:
         self.error: str | None = "the broker is not connected"
         self.since_s = time.time()
         """When `error` came or went."""
+        self._ends: dict[int, int] = {}
+        """Where partitions ended at `_ends_s`; all of `_caught_s` was read."""
+        self._caught_s = self._ends_s = clock()
+
+    @property
+    def behind_s(self) -> float:
+        """How long ago there was nothing that is still unread. By our clock alone."""
+        return self._clock() - self._caught_s if self.unread else 0.0
 
     def counts(self) -> dict[str, int]:
         return {"records": self.taken, "rejected": self.rejected, "missed": self.missed}
@@ -88,6 +104,12 @@ class Follower:
             self.since_s = time.time()
         self.error = error
 
+    def _look(self, ends: Mapping[int, int]) -> None:
+        """The partitions end at these offsets now."""
+        self.unread = sum(max(0, end - self._at[p]) for p, end in ends.items())
+        if all(self._at[p] >= end for p, end in self._ends.items()):
+            self._caught_s, self._ends_s, self._ends = self._ends_s, self._clock(), dict(ends)
+
     def _succeed(self) -> None:
         if self.error is not None:
             self.error, self.since_s = None, time.time()
@@ -106,7 +128,7 @@ class Follower:
         while True:
             ends = {p: broker.high_water((topic, p)) for p in self._at}
             behind = {(topic, p): at for p, at in self._at.items() if at < ends[p]}
-            self.unread = sum(ends[p] - at for (_, p), at in behind.items())
+            self._look(ends)
             self._succeed()
             if behind:
                 found = await broker.fetch(behind, _FETCH_RECORDS, _FETCH_BYTES)
@@ -144,7 +166,7 @@ class Follower:
                 async with asyncio.timeout(_TIMEOUT_S):
                     ends = await consumer.end_offsets(tps)
                 asked_s = time.monotonic()
-                self.unread = sum(max(0, ends[tp] - self._at[tp.partition]) for tp in tps)
+                self._look({tp.partition: end for tp, end in ends.items()})
                 self._succeed()
             found = await consumer.getmany(timeout_ms=_WAIT_MS, max_records=_FETCH_RECORDS)
             for tp, records in found.items():

@@ -23,6 +23,9 @@ class Following(Protocol):
     error: str | None
     since_s: float
 
+    @property
+    def behind_s(self) -> float: ...
+
 
 class Overview:
     """Fields `watched` and `health`; what only another process knows is None."""
@@ -96,6 +99,7 @@ class Overview:
                 "is_connected": follow.error is None,
                 "since_ms": int(follow.since_s * 1000),
                 "unread": follow.unread,
+                "behind_s": round(follow.behind_s, 1),
                 "taken": follow.taken,
                 "rejected": follow.rejected,
                 "missed": follow.missed,

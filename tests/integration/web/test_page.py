@@ -21,7 +21,7 @@ from openanomaly.web.server import Health, WebServer
 from openanomaly.web.status import StatusPage
 from parts.browser import DESKTOP, PHONE, Browser, Theme
 from scores import MARKER, NOW_MS
-from unit.core.anomalies.boards import END, OPEN, START, board, hosts, series, step
+from unit.core.anomalies.boards import END, OPEN, START, STEP_MS, board, hosts, series, step
 
 EVIL: Labels = series(
     "evil",
@@ -49,6 +49,7 @@ class Facts:
             "is_connected": True,
             "since_ms": NOW_MS,
             "unread": 0,
+            "behind_s": 0.0,
             "taken": 9,
             "rejected": 0,
             "missed": 0,
@@ -79,16 +80,22 @@ class Site:
         self.server: WebServer | None = None
         self.port = 0
 
-    def serve(self, found: Board, facts: Facts, auth: AuthSettings = AuthSettings()) -> str:  # noqa: B008
-        """From now on with this board; the address stays."""
-        url: str = self.do(self._serve(found, facts, auth))
+    def serve(
+        self, found: Board, facts: Facts, auth: AuthSettings | None = None, after_ms: int = 10_000
+    ) -> str:
+        """From now on with this board, so long after its newest step; the address stays."""
+        url: str = self.do(self._serve(found, facts, auth or AuthSettings(), after_ms))
         return url
 
-    async def _serve(self, found: Board, facts: Facts, auth: AuthSettings) -> str:
+    async def _serve(self, found: Board, facts: Facts, auth: AuthSettings, after_ms: int) -> str:
         await self._stop()
         settings = WebSettings(listen=f"127.0.0.1:{self.port}", auth=auth)
         self.server = WebServer(settings, CollectorRegistry(), Health())
-        StatusPage(found, ["default"], facts, clock=lambda: (NOW_MS + 3_600_000) / 1000).register(self.server)
+
+        def clock() -> float:
+            return ((found.clock_ms or NOW_MS) + after_ms) / 1000
+
+        StatusPage(found, ["default"], facts, clock).register(self.server)
         await self.server.start()
         self.port = self.server.port or 0
         return f"{self.server.url}/"
@@ -252,7 +259,10 @@ def test_an_empty_page_says_why(
     ("facts", "notice"),
     [
         (Facts(scores={"is_connected": False}), "Scores cannot be read: the broker does not answer since"),
-        (Facts(scores={"unread": 500}), "Catching up: 500 records"),
+        (Facts(scores={"unread": 500, "behind_s": 75.2}),
+         "Catching up: what you see is 1 min 15 s behind. 500 records of scores are not read yet."),
+        (Facts(health={"lag": [{"role": "window", "topic": "samples", "unread": 7, "oldest_s": 400.0}]}),
+         "Late, windows, samples: 7 records are not read yet, the oldest of 6 min 40 s ago."),
         (Facts(health={"is_ready": False, "reasons": {"sink": "the target does not take scores"}}),
          "Not ready, sink: the target does not take scores."),
     ],
@@ -261,6 +271,44 @@ def test_what_is_wrong_with_us_is_told(page: Browser, site: Site, facts: Facts, 
     page.open(site.serve(board(*waves(hosts(3))), facts))
     page.until_text("#notices", notice)
     assert page.faint() == []
+
+
+@pytest.mark.parametrize("flags", [{}, {1: START}], ids=["normal", "anomalous"])
+@pytest.mark.parametrize(
+    ("facts", "after_ms", "is_old"),
+    [
+        (Facts(), 4 * STEP_MS, False),
+        (Facts(), 180 * STEP_MS, True),
+        (Facts(scores={"unread": 9, "behind_s": 3.0}), 10_000, False),
+        (Facts(scores={"unread": 9, "behind_s": 60.0}), 10_000, True),
+        (Facts(scores={"is_connected": False}), 10_000, True),
+        (Facts(health={"lag": [{"role": "window", "topic": "samples", "unread": 7, "oldest_s": 400.0}]}),
+         10_000, True),
+    ],
+)  # fmt: skip
+def test_what_was_is_not_told_as_what_is(
+    page: Browser, site: Site, facts: Facts, after_ms: int, is_old: bool, flags: dict[int, int]
+) -> None:
+    page.open(site.serve(board(step(hosts(3), 0, flags)), facts, after_ms=after_ms))
+    if flags:
+        page.until_text("h1", "1 series was anomalous" if is_old else "1 series is anomalous")
+    else:
+        page.until_text("h1", "What is now is not known" if is_old else "Everything is normal")
+        assert page.one("h1").get_attribute("class") == ("" if is_old else "good")
+    assert (page.text("#notices") != "") == is_old
+    assert page.faint() == []
+
+
+def test_a_pipeline_that_is_silent_is_told_by_its_own_steps(page: Browser, site: Site) -> None:
+    seldom = replace(step(hosts(2), 0, pipeline="seldom"), step_ms=3_600_000)
+    pipelines = [
+        {"name": name, "selector": "{}", "step_ms": 60_000, "warmup": 144, "alert_score": 1.0}
+        for name in ("default", "seldom")
+    ]
+    found = board(seldom, step(hosts(3), 0))
+    page.open(site.serve(found, Facts({"pipelines": pipelines}), after_ms=3 * 3_600_000))
+    page.until_text("#notices", "No score of default has come for 3 h: what you see is of")
+    assert "seldom" not in page.text("#notices")
 
 
 def test_health_shows_lag_target_and_model(page: Browser, site: Site) -> None:

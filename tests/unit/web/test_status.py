@@ -27,7 +27,7 @@ AUTH = {"auth": {"bearer_token": "t0ken"}}
 class Following:
     """The scores are read, but for one record."""
 
-    unread, taken, rejected, missed, since_s = 3, 10, 1, 0, 1.5
+    unread, taken, rejected, missed, since_s, behind_s = 3, 10, 1, 0, 1.5, 12.34
     error: str | None = None
 
 
@@ -118,7 +118,8 @@ def test_the_api_says_what_is_watched_and_how_we_are() -> None:
     assert health["target"] == {"is_set": False, "is_up": False}
     assert health["models"] == {"auto": "nano"}
     assert health["scores"] == {
-        "is_connected": True, "since_ms": 1500, "unread": 3, "taken": 10, "rejected": 1, "missed": 0
+        "is_connected": True, "since_ms": 1500, "unread": 3, "behind_s": 12.3, "taken": 10, "rejected": 1,
+        "missed": 0,
     }  # fmt: skip
     assert answer["summary"]["anomalous"] == 1
     assert "secret-host" not in json.dumps(answer)

@@ -4,7 +4,7 @@
 import { draw } from "./chart.js";
 import { clock, count, many, moment, number, percent, span } from "./text.js";
 
-const EVERY_MS = 2000, HIDDEN_EVERY_MS = 15000, TIMEOUT_MS = 10000, PAGE = 20, MOST = 200, STEPS = 90, POINTS = 12000;
+const EVERY_MS = 2000, HIDDEN_EVERY_MS = 15000, TIMEOUT_MS = 10000, PAGE = 20, MOST = 200, STEPS = 90, POINTS = 12000, BEHIND_MS = 10000;
 const $ = (id) => document.getElementById(id);
 
 /** An element; `props` are attributes, `on...` are handlers, children are nodes or text. */
@@ -124,9 +124,38 @@ function notices() {
     if (forecasts.share_without >= 0.05) {
       notice("warn", `${percent(forecasts.share_without)} of series are judged without a forecast:`, "inference is away or behind, or these series are young. Scores go on from their values alone.");
     }
-    if (health.scores.unread > 100) notice("warn", "Catching up:", `${many(health.scores.unread, "record")} of scores are not read yet.`);
+    for (const pipeline of silent()) {
+      const which = shown.pipelines.length > 1 ? ` of ${pipeline.name}` : "";
+      notice("warn", `No score${which} has come for ${span(nowMs() - pipeline.seen_ms)}:`, `what you see is of ${moment(pipeline.seen_ms, nowMs())}. Do samples still come, and do the windows run?`);
+    }
+    const { unread, behind_s: behindS } = health.scores;
+    if (behindS * 1000 >= BEHIND_MS) notice("warn", "Catching up:", `what you see is ${span(behindS * 1000)} behind. ${many(unread, "record")} of scores ${unread === 1 ? "is" : "are"} not read yet.`);
+    for (const lag of late()) notice("warn", `Late, ${room(lag)}:`, `${many(lag.unread, "record")} ${lag.unread === 1 ? "is" : "are"} not read yet, the oldest of ${span(lag.oldest_s * 1000)} ago.`);
   }
   fill($("notices"), ...out);
+}
+
+/** For how long a pipeline may be silent: as for a series (core/anomalies/board.py). */
+const patience = (stepMs) => Math.max(5 * stepMs, 60000);
+
+/** Pipelines of which nothing has come for longer than a few of their own steps. */
+function silent() {
+  const names = new Set(shown.watched.pipelines.map((p) => p.name));
+  const configured = shown.pipelines.filter((p) => names.has(p.name));
+  // Of normal series nothing comes where only episodes are emitted.
+  return (configured.length ? configured : shown.pipelines).filter((p) => p.emits !== "episodes" && p.seen_ms && nowMs() - p.seen_ms > patience(p.step_ms));
+}
+
+/** Rooms before the scores that have not read what came long ago. */
+function late() {
+  const longest = patience(Math.max(0, ...shown.watched.pipelines.map((p) => p.step_ms)));
+  return shown.health.lag.filter((lag) => lag.role === "window" && lag.unread && lag.oldest_s * 1000 > longest);
+}
+
+/** Whether we show what was, and cannot say what is. */
+function isOld() {
+  const { scores } = shown.health;
+  return !scores.is_connected || scores.behind_s * 1000 >= BEHIND_MS || late().length > 0 || silent().length > 0;
 }
 
 // -- the page -------------------------------------------------------------------------------------
@@ -146,16 +175,17 @@ function render() {
 
 function headline() {
   const { summary } = shown;
-  const phase = emptyPhase();
+  const phase = emptyPhase(), old = isOld();
   let text = "Everything is normal";
   const [worst] = shown.groups;
   const isIncident = worst && worst.name && worst.anomalous > 2 && worst.anomalous > summary.anomalous / 2 && shown.groups.length > 1;
   const where = !isIncident ? "" : worst.anomalous === summary.anomalous ? `, all of ${worst.name}` : `, ${count(worst.anomalous)} of ${worst.name}`;
-  if (summary.anomalous) text = `${many(summary.anomalous, "series", "series")} ${summary.anomalous === 1 ? "is" : "are"} anomalous${where}`;
+  if (summary.anomalous) text = `${many(summary.anomalous, "series", "series")} ${old ? (summary.anomalous === 1 ? "was" : "were") : summary.anomalous === 1 ? "is" : "are"} anomalous${where}`;
   else if (phase === "nothing") text = "Waiting for the first samples";
   else if (phase !== "normal") text = "Getting to know your series";
+  else if (old) text = "What is now is not known";
   setText($("headline"), text);
-  $("headline").className = summary.anomalous ? "bad" : phase === "normal" ? "good" : "";
+  $("headline").className = summary.anomalous ? "bad" : phase === "normal" && !old ? "good" : "";
   document.title = summary.anomalous ? `(${count(summary.anomalous)}) OpenAnomaly` : "OpenAnomaly";
 }
 
@@ -205,6 +235,7 @@ $("groups-body").addEventListener("click", (event) => {
 });
 
 const ROOMS = { window: "windows", infer: "inference", sink: "sink", ingest: "receiver" };
+const room = (lag) => `${ROOMS[lag.role] ?? lag.role}, ${lag.topic}`;
 
 function health() {
   const { health: state } = shown;
@@ -228,7 +259,7 @@ function health() {
   if (scores.missed) out.push(line("warn", "Scores", `${many(scores.missed, "record")} were deleted before they were read`));
   const lags = state.lag.map((lag) => h(
     "tr", { class: behind.includes(lag) ? "bad" : "" },
-    h("th", { scope: "row" }, `${ROOMS[lag.role] ?? lag.role}, ${lag.topic}`),
+    h("th", { scope: "row" }, room(lag)),
     h("td", {}, count(lag.unread)),
     h("td", {}, lag.unread ? span(lag.oldest_s * 1000) : "–"),
   ));
@@ -403,6 +434,7 @@ function empty() {
     }
     default: {
       const all = watched.series ?? summary.series;
+      if (isOld()) return panel("No series was anomalous", h("p", { class: "quiet" }, "What has happened since the last score is not known here."));
       const title = all && (watched.series !== null || summary.series) ? `All ${many(all, "series", "series")} ${all === 1 ? "is" : "are"} normal` : "No series is anomalous";
       return panel(title, h("p", { class: "quiet" }, "Nothing was anomalous lately. What happens will be listed here."));
     }
