@@ -284,8 +284,8 @@ class Process:
             )
         )
 
-        def take(record: bytes) -> None:
-            board.take(ScoreFrame.decode(record), int(time.time() * 1000))
+        def take(partition: int, record: bytes) -> None:
+            board.take(ScoreFrame.decode(record), int(time.time() * 1000), partition)
 
         follower = Follower(app, self.topics.scores, take, settings.lead_s)
         self._followers.append(follower)

@@ -114,6 +114,11 @@ class SinkWorker:
             self._records.done(origin)
             return
         came_s = time.monotonic()
+        if not len(
+            encoded
+        ):  # a census, or steps that are not for the target: it must not wait, for nothing bounds it
+            await self._settle_one(_Held(origin, frame, encoded, came_s), 0, ())
+            return
         most = _WAITING_BATCHES * self._settings.batch_samples
         while self._is_stopping or (self._waiting and self._waiting_samples + len(encoded) > most):
             await noticed(self._left)

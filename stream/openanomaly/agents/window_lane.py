@@ -218,6 +218,8 @@ class Lane:
         if tick.now_ms >= self._next_evict_ms and not self.is_replaying:
             self._next_evict_ms = tick.now_ms + _EVICT_MS
             output.catalogue += self.partition.evict(tick.now_ms, self._idle_ttl_ms).catalogue
+        if not self.is_replaying:
+            output.scores += self.partition.census(tick.now_ms)
         return output
 
     def _is_checkpoint_due(self, now: float) -> bool:

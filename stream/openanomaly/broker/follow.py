@@ -34,7 +34,8 @@ _FETCH_RECORDS = 50
 _FETCH_BYTES = 8 << 20
 _BACKOFF_S = (0.5, 15.0)
 
-Take = Callable[[bytes], None]
+Take = Callable[[int, bytes], None]
+"""Takes a partition's number and a record."""
 
 
 class Follower:
@@ -194,7 +195,7 @@ class Follower:
 
     def _give(self, partition: int, offset: int, value: bytes) -> None:
         try:
-            self._take(value)
+            self._take(partition, value)
             self.taken += 1
         except Exception as exc:
             # The sink sets such a record aside and tells of it; here it only is not shown.

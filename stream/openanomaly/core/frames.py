@@ -7,7 +7,7 @@ topic, never a crash.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import IntFlag
 from operator import itemgetter
 from typing import Any
@@ -263,8 +263,30 @@ class ForecastFrame:
 
 
 @dataclass(frozen=True, slots=True)
+class Census:
+    """How the series of a pipeline in one partition stand: those that had samples lately.
+
+    Attributes:
+        judged: of `series`, have had steps enough to be judged.
+        unforecast: of the judged, without a forecast for their next step.
+        steps_left: steps until the next of the others is judged; 0 if there are no others.
+        closed: steps that closed since the census before.
+        newest_ms: end of the newest step; 0 if there is none.
+        emits_all: whether the scores of normal steps are sent too.
+    """
+
+    series: int
+    judged: int
+    unforecast: int
+    steps_left: int
+    closed: int
+    newest_ms: int
+    emits_all: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreFrame:
-    """Scores of one pipeline: N judged steps of S series.
+    """Scores of one pipeline: N judged steps of S series. Or a census of them, and no steps.
 
     Attributes:
         timestamp_ms: (N,) int64, the end of the step that is judged.
@@ -287,6 +309,24 @@ class ScoreFrame:
     reason: NDArray[np.uint8]
     flags: NDArray[np.uint8]
     closed_ms: int
+    census: Census | None = None
+
+    @classmethod
+    def of_census(cls, pipeline: str, step_ms: int, census: Census, closed_ms: int) -> "ScoreFrame":
+        return cls(
+            pipeline,
+            step_ms,
+            SeriesColumn.of([]),
+            row=np.zeros(0, np.uint32),
+            timestamp_ms=np.zeros(0, np.int64),
+            score=np.zeros(0, np.float32),
+            value=np.zeros(0),
+            expected=np.zeros((0, 3)),
+            reason=np.zeros(0, np.uint8),
+            flags=np.zeros(0, np.uint8),
+            closed_ms=closed_ms,
+            census=census,
+        )
 
     def take(self, rows: NDArray[np.int64]) -> "ScoreFrame":
         """The same for some of the steps, with the labels of their series alone."""
@@ -328,6 +368,7 @@ class ScoreFrame:
             reason=self.reason.tobytes(),
             flags=self.flags.tobytes(),
             closed_ms=self.closed_ms,
+            census=None if self.census is None else pb.Census(**asdict(self.census)),
         ).SerializeToString()
 
     @classmethod
@@ -348,4 +389,9 @@ class ScoreFrame:
             column(m.reason, "u1", "reasons", n),
             column(m.flags, "u1", "flags", n),
             m.closed_ms,
+            _census(m.census) if m.HasField("census") else None,
         )
+
+
+def _census(m: pb.Census) -> Census:
+    return Census(m.series, m.judged, m.unforecast, m.steps_left, m.closed, m.newest_ms, m.emits_all)

@@ -15,7 +15,7 @@ from dues import due_frame
 from messages import named
 from openanomaly.broker.notes import CRASH
 from openanomaly.core.contexts import Contexts
-from openanomaly.core.frames import ForecastFrame, SampleFrame
+from openanomaly.core.frames import Census, ForecastFrame, SampleFrame, ScoreFrame
 from openanomaly.core.series import encode_labels
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows import catalogue, records
@@ -26,6 +26,7 @@ from unit.core.windows import drive
 
 NOW_MS = 1_700_000_000_000
 CONTEXT = np.array([[1, np.nan, 3, 4], [5, 6, 7, 8], [-1, 0, 1, np.nan]], np.float32)
+CENSUS = Census(7, 5, 2, 30, 6, NOW_MS - 1, emits_all=True)
 
 
 def frames() -> dict[str, bytes]:
@@ -54,6 +55,7 @@ def frames() -> dict[str, bytes]:
         ).encode(),
         "scores": scores.encode(),
         "scores-zstd": scores.encode(compress=True),
+        "scores-census": ScoreFrame.of_census("default", 60_000, CENSUS, NOW_MS).encode(),
         "dead-letter": pb.DeadLetter(
             **letter, reason="MalformedFrameError", detail="not it", key=b"k", payload=b"p", set_aside=True
         ).SerializeToString(),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from golden.records.capture import CHECKPOINTS, CONTEXT, NOW_MS, PARTED, STEPS
+from golden.records.capture import CENSUS, CHECKPOINTS, CONTEXT, NOW_MS, PARTED, STEPS
 from messages import named
 from openanomaly.broker.notes import Notes, Origin
 from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
@@ -75,6 +75,13 @@ def test_scores(name: str) -> None:
     assert (frame.score.tolist(), frame.value.tolist()) == ([0.5, 3.0], [0.0, 1.0])
     assert frame.expected.tolist() == [[0.25, -1.0, 1.0], [1.25, 0.0, 2.0]]
     assert (frame.reason.tolist(), frame.flags.tolist()) == ([0, 0], [0, 3])
+
+
+def test_a_census() -> None:
+    frame = ScoreFrame.decode(read("scores-census"))
+    assert (frame.pipeline, frame.step_ms, frame.closed_ms) == ("default", 60_000, NOW_MS)
+    assert (len(frame.row), frame.census) == (0, CENSUS)
+    assert ScoreFrame.decode(read("scores")).census is None
 
 
 def test_dead_letters() -> None:

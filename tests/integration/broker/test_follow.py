@@ -25,7 +25,7 @@ class Following:
         self.got: list[bytes] = []
         self.follower = Follower(self.app, spec, self._take, lead_s)
 
-    def _take(self, record: bytes) -> None:
+    def _take(self, partition: int, record: bytes) -> None:
         if record == b"bad":
             raise MalformedFrameError("not a frame")
         if record == b"worse":
@@ -172,7 +172,7 @@ async def outlast(cluster: Cluster) -> None:
 def test_a_broker_that_was_never_there_is_waited_for() -> None:
     async def go() -> None:
         app = make_app("ingest", BrokerConfig(f"kafka://127.0.0.1:{free_port()}"))
-        follower = Follower(app, TopicSpec("t", 1, 60), lambda _: None, 1)
+        follower = Follower(app, TopicSpec("t", 1, 60), lambda *_: None, 1)
         task = asyncio.create_task(follower.run())
         await until(lambda: follower.error is not None and "Connection" in follower.error)
         assert follower.gauges()["is_connected"] == 0

@@ -10,7 +10,7 @@ import pytest
 from integration.rooms import Bench
 from integration.sink.room import Room
 from messages import named
-from openanomaly.core.frames import ScoreFlag, ScoreFrame
+from openanomaly.core.frames import Census, ScoreFlag, ScoreFrame
 from openanomaly.core.series import decode_labels
 from openanomaly.errors import ConfigError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
@@ -100,6 +100,24 @@ def test_a_target_that_comes_and_goes_gets_every_score_in_order(tmp_path: Path) 
             # A request whose answer was lost is sent again; otherwise the order is kept.
             assert [x for i, x in enumerate(found) if x not in found[:i]] == all_of(60)
         assert room.count("scores_written_total") == 240
+
+    asyncio.run(run())
+
+
+def test_a_census_is_not_for_the_target_and_does_not_wait_for_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        target = Target()
+        bench = Bench(tmp_path)
+        room = Room(bench, url=target.url, batch_samples=8)
+        census = ScoreFrame.of_census("default", STEP_MS, Census(4, 4, 0, 0, 4, NOW_MS, True), NOW_MS)
+        async with bench.running(room.app, stop=[room.worker.stop]):
+            await bench.write(bench.topics.scores, [(0, None, f.encode()) for f in steps(0, 2)])
+            await until(lambda: room.count("requests_total", code="error") > 1)
+            await bench.write(bench.topics.scores, [(1, None, census.encode())] * 100)
+            await until(lambda: bench.committed(room.app, bench.topics.scores) == [0, 100])
+            async with target.running():
+                await until(lambda: bench.committed(room.app, bench.topics.scores) == [2, 100])
+        assert len(target.taken) == room.count("scores_total") == 8
 
     asyncio.run(run())
 

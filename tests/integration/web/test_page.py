@@ -21,7 +21,7 @@ from openanomaly.web.server import Health, WebServer
 from openanomaly.web.status import StatusPage
 from parts.browser import DESKTOP, PHONE, Browser, Theme
 from scores import MARKER, NOW_MS
-from unit.core.anomalies.boards import END, OPEN, START, STEP_MS, board, hosts, series, step
+from unit.core.anomalies.boards import END, OPEN, START, STEP_MS, board, census, hosts, series, step
 
 EVIL: Labels = series(
     "evil",
@@ -233,8 +233,6 @@ EMPTY = [
      "Waiting for the first samples", ["and the credentials of web.auth"]),
     (Facts({"series": 0, "samples": 50, "samples_published": 0, "steps_scored": 0}),
      "Getting to know your series", ["No pipeline wants what is pushed", "50 samples came", "default: {}"]),
-    (Facts({"series": 40, "steps_closed": 40 * 12, "steps_scored": 0}),
-     "Getting to know your series", ["40 series are warming up", "in about 132 steps of 1 min: 2 h 12 min"]),
     (Facts({"series": None, "samples": None, "steps_scored": None, "steps_closed": None, "write_path": None}),
      "Getting to know your series", ["No score has come yet", "http://RECEIVER:9201/api/v1/write"]),
     (Facts(), "Everything is normal", ["All 40 series are normal"]),
@@ -253,6 +251,40 @@ def test_an_empty_page_says_why(
         page.until_text("#empty", each.replace("PORT", str(site.port)))
     assert page.overflow() == 0
     assert page.faint() == []
+
+
+ALONE = Facts(
+    {"series": None, "samples": None, "steps_scored": None, "steps_closed": None, "write_path": None}
+)
+STARTED = Facts({"series": 40, "samples": 0, "samples_published": 0, "steps_closed": 0, "steps_scored": 0})
+
+
+@pytest.mark.parametrize("facts", [ALONE, STARTED, Facts()], ids=["a sink alone", "after a start", "run"])
+@pytest.mark.parametrize("emits_all", [True, False])
+@pytest.mark.parametrize(
+    ("told", "title", "words"),
+    [
+        ({"judged": 40, "closed": 40}, "Everything is normal", "All 40 series are normal"),
+        ({"judged": 30, "closed": 40, "steps_left": 5}, "Everything is normal", "10 more series are warming"),
+        ({"judged": 0, "closed": 40, "steps_left": 132}, "Getting to know your series",
+         "40 series are warming up\nFirst scores in about 132 steps of 1 min: 2 h 12 min"),
+    ],
+)  # fmt: skip
+def test_how_series_stand_is_as_windows_tell(
+    page: Browser, site: Site, facts: Facts, emits_all: bool, told: dict[str, int], title: str, words: str
+) -> None:
+    if facts == Facts() and not told["judged"]:
+        facts = STARTED
+    page.open(site.serve(board(census(0, emits_all=emits_all, **told)), facts))
+    page.until_text("h1", title)
+    page.until(lambda: words.replace("\n", " ") in page.text("#empty").replace("\n", " "))
+
+
+def test_after_a_restart_series_that_were_judged_are_not_warming_up(page: Browser, site: Site) -> None:
+    found = board(census(0, judged=40, closed=0))
+    page.open(site.serve(found, STARTED, after_ms=180 * STEP_MS))
+    page.until_text("h1", "Waiting for the next step")
+    page.until_text("#empty", "40 series are known")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from openanomaly.broker.topics import TopicSpec
 
 def test_how_long_ago_there_was_nothing_unread_is_known_while_records_come() -> None:
     now_s = 100.0
-    follower = Follower(cast("Any", None), TopicSpec("t", 2, 60), lambda _: None, 1, clock=lambda: now_s)
+    follower = Follower(cast("Any", None), TopicSpec("t", 2, 60), lambda *_: None, 1, clock=lambda: now_s)
     ends = {0: 0, 1: 0}
     follower._at = {0: 0, 1: 0}
     behind = []

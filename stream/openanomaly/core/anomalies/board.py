@@ -7,7 +7,7 @@ newest step, whatever the wall clock says: replayed history is shown like live s
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from openanomaly.core.anomalies.known import NOT_TRACKED, Groups, Known
 from openanomaly.core.anomalies.steps import Steps, steps_of
 from openanomaly.core.anomalies.tracks import Tracks
-from openanomaly.core.frames import ScoreFlag, ScoreFrame
+from openanomaly.core.frames import Census, ScoreFlag, ScoreFrame
 from openanomaly.core.idtable import MISSING
 from openanomaly.core.series import Ids, decode_labels
 from openanomaly.core.windows.rows import Rows
@@ -25,6 +25,8 @@ _PIPELINES = 1_000
 _SWEEP_MS = 10_000
 _PATIENCE_STEPS = 5
 _LEAST_PATIENCE_MS = 60_000
+_CENSUS_MS = 1_200_000
+"""Windows tell one at least every five minutes."""
 _OF_EPISODE = ScoreFlag.OPEN | ScoreFlag.END
 _MARKER = ScoreFlag.END | ScoreFlag.SILENT
 
@@ -66,6 +68,8 @@ class Watched:
     normal_seen_ms: int = 0
     marker_seen_ms: int = 0
     gone_ms: int = 0
+    censuses: dict[int, tuple[int, Census]] = field(default_factory=dict)
+    """By partition the newest one, and when it came."""
 
     @property
     def patience_ms(self) -> int:
@@ -93,8 +97,8 @@ class Board:
         """Another number for another board."""
         self._swept_ms = 0
 
-    def take(self, frame: ScoreFrame, now_ms: int) -> None:
-        """One frame of scores.
+    def take(self, frame: ScoreFrame, now_ms: int, partition: int = 0) -> None:
+        """One frame of scores of a partition.
 
         Raises:
             MalformedFrameError: its labels cannot be read.
@@ -102,10 +106,14 @@ class Board:
         self.version += 1
         self.counts["in"] += len(frame.row)
         watched = self._watched(frame.pipeline)
-        if watched is None or not len(frame.row):
+        if watched is None:
             self.counts["left_out"] += len(frame.row)
             return
         seen_ms = min(frame.closed_ms, now_ms)
+        if frame.census is not None:
+            self._count(watched, frame, frame.census, partition, seen_ms)
+        if not len(frame.row):
+            return
         self._look(watched, frame, seen_ms)
         steps = steps_of(frame)
         for at in _waves(frame.row):
@@ -119,6 +127,16 @@ class Board:
         if watched is None and len(self.pipelines) < _PIPELINES:
             watched = self.pipelines[name] = Watched(name, self.known.add_pipeline())
         return watched
+
+    def _count(
+        self, watched: Watched, frame: ScoreFrame, census: Census, partition: int, seen_ms: int
+    ) -> None:
+        watched.step_ms = frame.step_ms
+        watched.censuses[partition] = seen_ms, census
+        watched.newest_ms = max(watched.newest_ms, census.newest_ms)
+        if census.closed:
+            watched.seen_ms = max(watched.seen_ms, seen_ms)
+            self.clock_ms = max(self.clock_ms, seen_ms)
 
     def _look(self, watched: Watched, frame: ScoreFrame, seen_ms: int) -> None:
         watched.step_ms = frame.step_ms
@@ -207,6 +225,22 @@ class Board:
     def _untrack(self, tracks: Rows) -> None:
         self.known.track[self.tracks.row[tracks]] = NOT_TRACKED
         self.tracks.release(tracks)
+
+    def census(self, watched: Watched) -> Census | None:
+        """Of a pipeline over all partitions; None where none has told."""
+        # Of a partition that is no longer written, or a pipeline that is no more, none follows.
+        found = [c for seen_ms, c in watched.censuses.values() if self.clock_ms - seen_ms <= _CENSUS_MS]
+        if not found:
+            return None
+        return Census(
+            series=sum(c.series for c in found),
+            judged=sum(c.judged for c in found),
+            unforecast=sum(c.unforecast for c in found),
+            steps_left=min((c.steps_left for c in found if c.steps_left), default=0),
+            closed=sum(c.closed for c in found),
+            newest_ms=max(c.newest_ms for c in found),
+            emits_all=all(c.emits_all for c in found),
+        )
 
     # -- what has gone -------------------------------------------------------------------------
 

@@ -69,9 +69,14 @@ class View:
         self.anomalous, self.untracked = len(track), int((track == NOT_TRACKED).sum())
         self.away_pipeline = known.pipeline[self.away]
         self.names = {w.number: w for w in board.pipelines.values()}
+        self.censuses = {w.number: board.census(w) for w in board.pipelines.values()}
 
     def emits(self, watched: Watched) -> str | None:
         """Whether `all` steps of a pipeline come or those of `episodes`; None where no step has told."""
+        census = self.censuses[watched.number]
+        if census is not None:
+            return "all" if census.emits_all else "episodes"
+        # Of a release that tells no census.
         if not watched.normal_seen_ms and not watched.marker_seen_ms:
             return None
         if watched.marker_seen_ms > watched.normal_seen_ms:
@@ -80,6 +85,13 @@ class View:
         is_long_ago = watched.seen_ms - watched.normal_seen_ms > watched.patience_ms
         are_gone = watched.gone_ms > watched.normal_seen_ms or (self.away_pipeline == watched.number).any()
         return "episodes" if is_long_ago and are_gone else "all"
+
+    def series_of(self, watched: Watched) -> int | None:
+        """Series of a pipeline that are judged, normal ones too; None where that is not known."""
+        if self.emits(watched) == "all":
+            return int((self.pipeline == watched.number).sum())
+        census = self.censuses[watched.number]
+        return None if census is None else census.judged
 
 
 def _forecasts(is_unforecast: NDArray[np.bool_]) -> dict[str, Any]:
@@ -93,11 +105,16 @@ def _forecasts(is_unforecast: NDArray[np.bool_]) -> dict[str, Any]:
 def _pipeline(view: View, watched: Watched) -> dict[str, Any]:
     mine = view.pipeline == watched.number
     emits = view.emits(watched)
+    census = view.censuses[watched.number]
     return {
         "name": watched.name,
         "step_ms": watched.step_ms,
         "emits": emits,
-        "series": int(mine.sum()) if emits == "all" else None,
+        "series": view.series_of(watched),
+        "judged": None if census is None else census.judged,
+        "warming": None
+        if census is None
+        else {"series": census.series - census.judged, "steps_left": census.steps_left or None},
         "anomalous": int((mine & view.is_open).sum()),
         "forecasts": _forecasts(view.is_unforecast[mine]),
         "newest_ms": watched.newest_ms,

@@ -90,6 +90,12 @@ class Bands:
         """Forget forecasts from offsets before `before`: after a crash they would not be there either."""
         self.reset(np.flatnonzero(self.columns["offset"] < before))
 
+    def has(self, rows: Rows, closed: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(n,) which of `rows` have a forecast for the step after `closed`."""
+        origin = self.columns["origin"][rows]
+        found: NDArray[np.bool_] = (closed < origin + self.horizon) & (origin > NEVER)
+        return found
+
     def count(self, rows: int, closed: NDArray[np.int64]) -> int:
         """How many of the first `rows` rows have a forecast for their next step."""
         origin = self.columns["origin"][:rows]

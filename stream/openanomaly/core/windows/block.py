@@ -63,6 +63,8 @@ class Scoring:
         self.scorer = Scorer(pipeline.pipeline.score)
         self.state: dict[str, NDArray[Any]] = self.scorer.allocate(STATE_PAGE)
         self.members = np.zeros(STATE_PAGE, bool)
+        self.closed = 0
+        """Steps that closed since the last census."""
 
     def grow(self, rows: int) -> None:
         capacity = len(self.members)
@@ -91,6 +93,8 @@ class Block:
         self.scorings = [Scoring(p) for p in plan.pipelines]
         self.bands = {f.uid: Bands(f.horizon) for f in plan.forecasters}
         self.counts: Counter[str] = Counter()
+        self.census_ms: int | None = None
+        """When the last census was made."""
         # Per state page: changed since its last record, and whether the cold columns did too.
         self.touched = np.zeros(1, bool)
         self.touched_cold = np.zeros(1, bool)
@@ -277,6 +281,7 @@ class Block:
             judged = scoring.scorer.update(scoring.state, as_slice(r), b, y, band, mute)
             if judged.filed.any():
                 self.touched_cold[r[judged.filed] // STATE_PAGE] = True
+            scoring.closed += r.size
             out.append(Scored(watched, r, b, y, band[:, 2], judged))
         return out
 

@@ -21,6 +21,7 @@ from openanomaly.core.windows import output, records
 from openanomaly.core.windows.admission import Budget, admit, in_none, members_of
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE, UNWANTED, missing
+from openanomaly.core.windows.census import census_frames
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.rows import PART, Rows
@@ -275,6 +276,10 @@ class Partition:
             closings = block.tick(now_ms, self._is_behind(block, self.position))
             self._extend(out, block, closings, self.position, now_ms)
         return out
+
+    def census(self, now_ms: int) -> list[ScoreFrame]:
+        """How many series there are and how they stand, where it is time to tell."""
+        return [frame for block in self.blocks.values() for frame in census_frames(block, self.emit, now_ms)]
 
     def evict(self, now_ms: int, ttl_ms: int) -> Output:
         """Take rows from series that have been idle for `ttl_ms`."""

@@ -142,8 +142,8 @@ const patience = (stepMs) => Math.max(5 * stepMs, 60000);
 function silent() {
   const names = new Set(shown.watched.pipelines.map((p) => p.name));
   const configured = shown.pipelines.filter((p) => names.has(p.name));
-  // Of normal series nothing comes where only episodes are emitted.
-  return (configured.length ? configured : shown.pipelines).filter((p) => p.emits !== "episodes" && p.seen_ms && nowMs() - p.seen_ms > patience(p.step_ms));
+  // Where only episodes are emitted, and by a release that tells no more, normal series are silent.
+  return (configured.length ? configured : shown.pipelines).filter((p) => (p.emits !== "episodes" || p.warming) && p.seen_ms && nowMs() - p.seen_ms > patience(p.step_ms));
 }
 
 /** Rooms before the scores that have not read what came long ago. */
@@ -182,6 +182,7 @@ function headline() {
   const where = !isIncident ? "" : worst.anomalous === summary.anomalous ? `, all of ${worst.name}` : `, ${count(worst.anomalous)} of ${worst.name}`;
   if (summary.anomalous) text = `${many(summary.anomalous, "series", "series")} ${old ? (summary.anomalous === 1 ? "was" : "were") : summary.anomalous === 1 ? "is" : "are"} anomalous${where}`;
   else if (phase === "nothing") text = "Waiting for the first samples";
+  else if (phase === "resting") text = "Waiting for the next step";
   else if (phase !== "normal") text = "Getting to know your series";
   else if (old) text = "What is now is not known";
   setText($("headline"), text);
@@ -397,14 +398,27 @@ const alertScore = (anomaly) => shown.watched.pipelines.find((p) => p.name === a
 
 // -- nothing to list ------------------------------------------------------------------------------
 
+/** How many series are judged and how many are not yet, as windows tell; null where none has told. */
+function standing() {
+  const told = shown.pipelines.filter((p) => p.warming);
+  if (!told.length) return null;
+  const sum = (values) => values.reduce((total, value) => total + (value ?? 0), 0);
+  const nearest = told.filter((p) => p.warming.steps_left).sort((a, b) => a.warming.steps_left * a.step_ms - b.warming.steps_left * b.step_ms)[0];
+  return { judged: sum(told.map((p) => p.judged)), warming: sum(told.map((p) => p.warming.series)), nearest };
+}
+
 /** Why the list is empty: nothing came, nothing is wanted, series are young, or all is well. */
 function emptyPhase() {
-  const { watched, summary } = shown;
-  if (summary.scores.in || watched.steps_scored) return "normal";
+  const { watched, summary, pipelines } = shown;
+  const told = standing();
+  if (summary.scores.in || watched.steps_scored) return told && !told.judged && told.warming ? "warming" : "normal";
+  // As after a restart: windows go on from their state, and no step has closed yet.
+  if (told && told.judged) return pipelines.some((p) => p.seen_ms) ? "normal" : "resting";
+  if (told && told.warming) return "warming";
   if (watched.samples === 0 && !watched.series) return "nothing";
   if (watched.samples === null && watched.series === null) return "unknown";
   if (watched.series === 0) return watched.samples && !watched.samples_published ? "unwanted" : "begun";
-  return "warming";
+  return watched.samples ? "begun" : "resting";
 }
 
 function empty() {
@@ -422,21 +436,27 @@ function empty() {
       return panel("No pipeline wants what is pushed", h("p", {}, `${many(watched.samples, "sample")} came, and none was selected by ${watched.pipelines.map((p) => `${p.name}: ${p.selector}`).join("; ")}.`));
     case "begun":
       return panel("The first samples are here", h("p", {}, `The first steps close within ${span(stepMs)}. ${warmup}`));
+    case "resting": {
+      const { judged } = standing() ?? { judged: watched.series };
+      return panel(`${many(judged, "series", "series")} ${judged === 1 ? "is" : "are"} known`, h("p", {}, "No step of theirs has closed since this process started. The next ones are judged at once."));
+    }
     case "warming": {
-      const done = Math.min(steps, Math.floor(watched.steps_closed / Math.max(1, watched.series)));
-      const left = steps - done;
+      const { warming, nearest } = standing();
+      const asked = watched.pipelines.find((p) => p.name === nearest?.name)?.warmup ?? 0;
+      const left = nearest?.warming.steps_left ?? 0;
       return panel(
-        `${many(watched.series, "series", "series")} ${watched.series === 1 ? "is" : "are"} warming up`,
-        h("p", {}, left ? `First scores in about ${many(left, "step")} of ${span(stepMs)}: ${span(left * stepMs)} of samples.` : "First scores are due."),
-        h("progress", { class: "warmup", max: steps, value: done, "aria-label": "Warm-up" }),
-        h("p", { class: "quiet" }, `${many(done, "step")} of ${count(steps)} on average since this process started.`),
+        `${many(warming, "series", "series")} ${warming === 1 ? "is" : "are"} warming up`,
+        h("p", {}, left ? `First scores in about ${many(left, "step")} of ${span(nearest.step_ms)}: ${span(left * nearest.step_ms)} of samples.` : "First scores are due."),
+        left < asked ? h("progress", { class: "warmup", max: asked, value: asked - left, "aria-label": "Warm-up" }) : null,
+        asked ? h("p", { class: "quiet" }, `The series that is nearest has ${count(Math.max(0, asked - left))} of ${many(asked, "step")}.`) : null,
       );
     }
     default: {
-      const all = watched.series ?? summary.series;
+      const told = standing(), all = told ? told.judged : watched.series ?? summary.series;
       if (isOld()) return panel("No series was anomalous", h("p", { class: "quiet" }, "What has happened since the last score is not known here."));
-      const title = all && (watched.series !== null || summary.series) ? `All ${many(all, "series", "series")} ${all === 1 ? "is" : "are"} normal` : "No series is anomalous";
-      return panel(title, h("p", { class: "quiet" }, "Nothing was anomalous lately. What happens will be listed here."));
+      const title = all ? `All ${many(all, "series", "series")} ${all === 1 ? "is" : "are"} normal` : "No series is anomalous";
+      const young = told && told.warming ? ` ${many(told.warming, "more series", "more series")} ${told.warming === 1 ? "is" : "are"} warming up.` : "";
+      return panel(title, h("p", { class: "quiet" }, `Nothing was anomalous lately. What happens will be listed here.${young}`));
     }
   }
 }

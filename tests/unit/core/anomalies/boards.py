@@ -7,7 +7,7 @@ from typing import Any
 from openanomaly.core.anomalies.board import Board, Limits
 from openanomaly.core.anomalies.query import Query
 from openanomaly.core.anomalies.report import report
-from openanomaly.core.frames import ScoreFlag, ScoreFrame
+from openanomaly.core.frames import Census, ScoreFlag, ScoreFrame
 from openanomaly.core.series import Labels
 from scores import NOW_MS, score_frame
 
@@ -39,6 +39,16 @@ def step(
         closed_ms=NOW_MS + number * STEP_MS,
     )
     return replace(frame, **fields)
+
+
+def census(number: int, pipeline: str = "default", **told: Any) -> ScoreFrame:
+    """How 40 series stand after step `number`."""
+    given = {
+        "series": 40, "judged": 40, "unforecast": 0, "steps_left": 0, "closed": 40,
+        "newest_ms": NOW_MS + number * STEP_MS, "emits_all": True,
+    }  # fmt: skip
+    frame = ScoreFrame.of_census(pipeline, STEP_MS, Census(**given | told), NOW_MS + number * STEP_MS)
+    return ScoreFrame.decode(frame.encode())
 
 
 def board(*frames: ScoreFrame, **limits: int) -> Board:

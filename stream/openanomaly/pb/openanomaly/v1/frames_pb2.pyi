@@ -100,7 +100,7 @@ class ForecastFrame(_message.Message):
     def __init__(self, version: _Optional[int] = ..., partition: _Optional[int] = ..., block: _Optional[int] = ..., forecaster: _Optional[int] = ..., horizon: _Optional[int] = ..., level: _Optional[bytes] = ..., row: _Optional[bytes] = ..., generation: _Optional[bytes] = ..., origin: _Optional[bytes] = ..., center: _Optional[bytes] = ..., scale: _Optional[bytes] = ..., quantile: _Optional[bytes] = ...) -> None: ...
 
 class ScoreFrame(_message.Message):
-    __slots__ = ("version", "pipeline", "step_ms", "series", "row", "timestamp_ms", "score", "value", "expected", "reason", "flags", "closed_ms")
+    __slots__ = ("version", "pipeline", "step_ms", "series", "row", "timestamp_ms", "score", "value", "expected", "reason", "flags", "closed_ms", "census")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
     STEP_MS_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +113,7 @@ class ScoreFrame(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     CLOSED_MS_FIELD_NUMBER: _ClassVar[int]
+    CENSUS_FIELD_NUMBER: _ClassVar[int]
     version: int
     pipeline: str
     step_ms: int
@@ -125,7 +126,26 @@ class ScoreFrame(_message.Message):
     reason: bytes
     flags: bytes
     closed_ms: int
-    def __init__(self, version: _Optional[int] = ..., pipeline: _Optional[str] = ..., step_ms: _Optional[int] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., row: _Optional[bytes] = ..., timestamp_ms: _Optional[bytes] = ..., score: _Optional[bytes] = ..., value: _Optional[bytes] = ..., expected: _Optional[bytes] = ..., reason: _Optional[bytes] = ..., flags: _Optional[bytes] = ..., closed_ms: _Optional[int] = ...) -> None: ...
+    census: Census
+    def __init__(self, version: _Optional[int] = ..., pipeline: _Optional[str] = ..., step_ms: _Optional[int] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., row: _Optional[bytes] = ..., timestamp_ms: _Optional[bytes] = ..., score: _Optional[bytes] = ..., value: _Optional[bytes] = ..., expected: _Optional[bytes] = ..., reason: _Optional[bytes] = ..., flags: _Optional[bytes] = ..., closed_ms: _Optional[int] = ..., census: _Optional[_Union[Census, _Mapping]] = ...) -> None: ...
+
+class Census(_message.Message):
+    __slots__ = ("series", "judged", "unforecast", "steps_left", "closed", "newest_ms", "emits_all")
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    UNFORECAST_FIELD_NUMBER: _ClassVar[int]
+    STEPS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_MS_FIELD_NUMBER: _ClassVar[int]
+    EMITS_ALL_FIELD_NUMBER: _ClassVar[int]
+    series: int
+    judged: int
+    unforecast: int
+    steps_left: int
+    closed: int
+    newest_ms: int
+    emits_all: bool
+    def __init__(self, series: _Optional[int] = ..., judged: _Optional[int] = ..., unforecast: _Optional[int] = ..., steps_left: _Optional[int] = ..., closed: _Optional[int] = ..., newest_ms: _Optional[int] = ..., emits_all: _Optional[bool] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("version", "reason", "topic", "partition", "offset", "detail", "key", "payload", "noted_ms", "set_aside", "letter")
