@@ -360,6 +360,15 @@ def test_series_judged_without_a_forecast_are_told(page: Browser, site: Site) ->
     assert len(page.all(".chart .blind")) == 1
 
 
+def test_series_and_forecasts_are_counted_where_only_episodes_come(page: Browser, site: Site) -> None:
+    odd = step(hosts(1), 0, {0: int(START | ScoreFlag.NO_FORECAST)})
+    page.open(site.serve(board(odd, census(0, emits_all=False, unforecast=4)), ALONE))
+    page.until_text("#notices", "10 % of series are judged without a forecast")
+    assert "Judged without forecast 10 % 4 series" in page.text("#tiles")
+    assert "Anomalous now 1 of 40" in page.text("#tiles")
+    assert "1 anomaly" in page.text("#groups-body")
+
+
 def test_steps_that_did_not_come_are_gaps(page: Browser, site: Site) -> None:
     odd = hosts(1)
     frames = [step(odd, n, {0: f}) for n, f in ((0, START), (1, OPEN), (2, MARKER), (9, START), (10, OPEN))]

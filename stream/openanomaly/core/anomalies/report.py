@@ -26,7 +26,7 @@ def report(board: Board, query: Query) -> dict[str, Any]:
     chosen = _chosen(board, query, view)
     return {
         "summary": {
-            "series": len(view.rows),
+            "series": view.series(board),
             "anomalous": view.anomalous,
             "left_out": view.untracked,
             "matching": len(chosen),
@@ -35,7 +35,7 @@ def report(board: Board, query: Query) -> dict[str, Any]:
             "seen_ms": board.clock_ms or None,
             "scores": dict(board.counts),
         },
-        "forecasts": _forecasts(view.is_unforecast),
+        "forecasts": _sum([view.forecasts_of(w) for w in board.pipelines.values()]),
         "pipelines": [_pipeline(view, w) for w in board.pipelines.values()],
         **_groups(board, query, view),
         "anomalies": [_anomaly(board, view, track, query.steps) for track in chosen[: query.limit].tolist()],
@@ -46,10 +46,11 @@ def gauges(board: Board) -> dict[str, int]:
     """How many series there are, for our own metrics."""
     view = View(board)
     return {
-        "series": len(view.rows),
+        "series": view.series(board),
         "series_anomalous": view.anomalous,
         "series_untracked": view.untracked,
-        "series_without_forecast": int(view.is_unforecast.sum()),
+        "series_without_forecast": _sum([view.forecasts_of(w) for w in board.pipelines.values()])["without"]
+        or 0,
     }
 
 
@@ -93,12 +94,34 @@ class View:
         census = self.censuses[watched.number]
         return None if census is None else census.judged
 
+    def series(self, board: Board) -> int:
+        """Series that are judged: of pipelines that do not tell, those whose scores came."""
+        known = [(w, self.series_of(w)) for w in board.pipelines.values()]
+        return sum(int((self.pipeline == w.number).sum()) if n is None else n for w, n in known)
 
-def _forecasts(is_unforecast: NDArray[np.bool_]) -> dict[str, Any]:
+    def forecasts_of(self, watched: Watched) -> tuple[int, int] | None:
+        """Series that are judged, and those of them without a forecast; None where that is not known."""
+        series = self.series_of(watched)
+        if series is None:
+            return None
+        if self.emits(watched) == "all":
+            mine = self.pipeline == watched.number
+            return series, int(self.is_unforecast[mine].sum())
+        census = self.censuses[watched.number]
+        assert census is not None  # else the series would not be known
+        return series, census.unforecast
+
+
+def _sum(forecasts: list[tuple[int, int] | None]) -> dict[str, Any]:
+    """What is known of some pipelines; None where nothing is."""
+    known = [each for each in forecasts if each is not None]
+    if forecasts and not known:
+        return {"series": None, "without": None, "share_without": None}
+    series, without = sum(n for n, _ in known), sum(n for _, n in known)
     return {
-        "series": len(is_unforecast),
-        "without": int(is_unforecast.sum()),
-        "share_without": round(float(is_unforecast.mean()), 4) if len(is_unforecast) else None,
+        "series": series,
+        "without": without,
+        "share_without": round(without / series, 4) if series else None,
     }
 
 
@@ -116,7 +139,7 @@ def _pipeline(view: View, watched: Watched) -> dict[str, Any]:
         if census is None
         else {"series": census.series - census.judged, "steps_left": census.steps_left or None},
         "anomalous": int((mine & view.is_open).sum()),
-        "forecasts": _forecasts(view.is_unforecast[mine]),
+        "forecasts": _sum([view.forecasts_of(watched)]),
         "newest_ms": watched.newest_ms,
         "seen_ms": watched.seen_ms,
     }
@@ -149,7 +172,7 @@ def _groups(board: Board, query: Query, view: View) -> dict[str, Any]:
                 "series": total,
                 "anomalous": int(anomalous[number]),
                 "share": None if total is None else round(float(share[number]), 4),
-                "without_forecast": int(unforecast[number]),
+                "without_forecast": None if total is None else int(unforecast[number]),
             }
         )
     return {"groups": out, "groups_left_out": max(0, len(there) - _GROUPS_LISTED)}

@@ -192,7 +192,7 @@ function headline() {
 
 function tiles() {
   const { watched, summary, forecasts, pipelines } = shown;
-  const known = watched.series ?? (pipelines.every((p) => p.emits === "all") ? summary.series : null);
+  const known = watched.series ?? (pipelines.every((p) => p.series !== null) ? summary.series : null);
   const tile = (name, value, note, kind = "") => h("div", { class: `tile ${kind}` }, h("dt", {}, name), h("dd", {}, value, note ? h("small", {}, note) : null));
   const names = watched.pipelines.map((p) => p.name);
   const share = known && summary.anomalous ? ` of ${count(known)}` : "";
@@ -224,7 +224,7 @@ function groups() {
     $("groups-body"),
     h("ul", { class: "groups" }, ...found.map(row)),
     leftOut ? h("p", { class: "quiet" }, `${many(leftOut, "more group")} not listed.`) : null,
-    partial ? h("p", { class: "quiet" }, "Where only episodes are emitted, the number of normal series is not known here.") : null,
+    partial ? h("p", { class: "quiet" }, "Where only episodes are emitted, the number of normal series of a group is not known here.") : null,
   );
 }
 

@@ -8,10 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openanomaly.core.anomalies.board import Board
+from openanomaly.core.anomalies.report import gauges
 from openanomaly.core.frames import ScoreFlag
 from openanomaly.core.series_column import SeriesColumn
 from scores import MARKER, NOW_MS
-from unit.core.anomalies.boards import END, OPEN, START, STEP_MS, board, hosts, names, series, shown, step
+from unit.core.anomalies.boards import (
+    END,
+    OPEN,
+    START,
+    STEP_MS,
+    board,
+    census,
+    hosts,
+    names,
+    series,
+    shown,
+    step,
+)
 
 FLEET = hosts(4)
 
@@ -204,6 +217,51 @@ def test_a_fleet_that_grew_until_only_episodes_are_emitted_has_no_false_shares()
     for n in range(4, 20):
         found.take(step(FLEET[:1], n, {0: OPEN}), NOW_MS * 2)
     assert shown(found)["groups"][0]["share"] is None
+
+
+def test_where_only_episodes_come_windows_tell_how_many_series_and_forecasts_there_are() -> None:
+    blind = {0: int(START | ScoreFlag.NO_FORECAST)}
+    found = board(step(FLEET[:1], 0, blind))
+    for partition, told in enumerate(({"judged": 30, "unforecast": 3}, {"judged": 40, "unforecast": 4})):
+        found.take(census(0, emits_all=False, **told), NOW_MS * 2, partition)
+    answer = shown(found)
+    [pipeline] = answer["pipelines"]
+    expected = {"series": 70, "without": 7, "share_without": 0.1}
+    assert answer["forecasts"] == pipeline["forecasts"] == expected
+    assert (answer["summary"]["series"], pipeline["series"], pipeline["emits"]) == (70, 70, "episodes")
+    assert (pipeline["judged"], pipeline["warming"]) == (70, {"series": 10, "steps_left": None})
+    assert (answer["groups"][0]["share"], answer["groups"][0]["without_forecast"]) == (None, None)
+    assert gauges(found)["series_without_forecast"] == 7
+    # The newest of a partition holds, however often one comes.
+    for _ in range(2):
+        found.take(census(1, emits_all=False, unforecast=40), NOW_MS * 2, 1)
+    assert shown(found)["forecasts"] == {"series": 70, "without": 43, "share_without": 0.6143}
+
+
+def test_of_windows_that_do_not_tell_shares_are_unknown_where_only_episodes_come() -> None:
+    blind = {0: int(START | ScoreFlag.NO_FORECAST)}
+    found = board(step(FLEET[:1], 0, blind), step(FLEET[1:2], 0, {0: MARKER}))
+    unknown = {"series": None, "without": None, "share_without": None}
+    assert shown(found)["forecasts"] == shown(found)["pipelines"][0]["forecasts"] == unknown
+    # Of two pipelines it is told of the one that is known.
+    found.take(step(FLEET, 1, pipeline="other"), NOW_MS * 2)
+    assert shown(found)["forecasts"] == {"series": 4, "without": 0, "share_without": 0.0}
+
+
+def test_a_census_tells_that_steps_close_where_none_is_emitted() -> None:
+    found = board(step(FLEET[:1], 0, {0: MARKER}))
+    found.take(census(9, emits_all=False), NOW_MS * 2)
+    found.take(census(12, emits_all=False, closed=0, newest_ms=NOW_MS + 9 * STEP_MS), NOW_MS * 2)
+    [pipeline] = shown(found)["pipelines"]
+    assert pipeline["seen_ms"] == pipeline["newest_ms"] == NOW_MS + 9 * STEP_MS
+
+
+def test_what_a_partition_told_that_is_no_longer_written_is_forgotten() -> None:
+    found = board()
+    for partition in range(2):
+        found.take(census(0), NOW_MS * 2, partition)
+    found.take(census(60), NOW_MS * 2, 1)
+    assert shown(found)["pipelines"][0]["judged"] == 40
 
 
 def test_series_are_grouped_by_job_or_by_name() -> None:
