@@ -392,6 +392,26 @@ def test_what_is_over_is_told_apart(page: Browser, site: Site) -> None:
     page.until(lambda: page.text(".card .chip") == "Ended")
 
 
+@pytest.mark.parametrize(
+    ("flags", "headline"),
+    [
+        ({}, "2 series went away while anomalous"),
+        ({0: OPEN}, "1 series is anomalous, and 2 went away while anomalous"),
+    ],
+)
+def test_who_went_away_while_anomalous_is_in_the_headline(
+    page: Browser, site: Site, flags: dict[int, int], headline: str
+) -> None:
+    fleet = hosts(6)
+    found = board(step(fleet, 0, {0: START, 4: START, 5: START}))
+    for n in range(1, 10):
+        found.take(step(fleet[:4], n, flags), NOW_MS * 2)
+    page.open(site.serve(found, Facts()))
+    page.until_text("h1", headline)
+    assert page.one("h1").get_attribute("class") == ("bad" if flags else "")
+    assert page.text(".card .chip").split(" No more steps")[0] == ("Anomalous" if flags else "No more steps")
+
+
 def test_a_selector_chooses_and_a_wrong_one_is_explained(page: Browser, site: Site) -> None:
     fleet = hosts(3)
     page.open(site.serve(board(step(fleet, 0, dict.fromkeys(range(3), int(START)))), Facts()))

@@ -208,10 +208,17 @@ class Board:
             row[read] = self.known.admit(watched.number, ids[read], groups)
 
     def _track(self, frame: ScoreFrame, at: NDArray[np.int64], row: Rows, steps: Steps) -> NDArray[np.int32]:
-        """Tracks of series whose episode is not tracked yet: the highest scores where room is short."""
+        """Tracks of series whose episode is not tracked yet: the highest scores where room is short.
+
+        What is over gives way, then who went away, then open episodes with lower peaks.
+        """
         out = np.full(len(row), NOT_TRACKED, np.int32)
         if self.tracks.room < len(row):
             self._untrack(self.tracks.ended[: len(row) - self.tracks.room])
+        if self.tracks.room < len(row):
+            self._untrack(self._away_tracks()[: len(row) - self.tracks.room])
+        if self.tracks.room < len(row):
+            self._untrack(self._lower_tracks(steps["score"]))
         chosen = np.arange(len(row))
         if self.tracks.room < len(row):
             chosen = np.argsort(-steps["score"], kind="stable")[: self.tracks.room]
@@ -221,6 +228,22 @@ class Board:
         self.known.track[row] = out
         self.counts["untracked"] += len(row) - chosen.size
         return out
+
+    def _away_tracks(self) -> Rows:
+        """Tracks of series that went away in their episode, the longest ago first."""
+        held = self.tracks.held
+        row = self.tracks.row[held].astype(np.int64)
+        away = (self.tracks.ended_ms[held] == 0) & self.is_away(row)
+        order: Rows = held[away][np.argsort(self.known.seen_ms[row[away]], kind="stable")]
+        return order
+
+    def _lower_tracks(self, score: NDArray[np.float32]) -> Rows:
+        """Tracks to give up for episodes that begin with `score`, beyond those that there is room for."""
+        held = self.tracks.held
+        held = held[np.argsort(self.tracks.peak["score"][held], kind="stable")]
+        wanted = -np.sort(-score)[self.tracks.room :][: held.size]
+        # Both are in order, the lowest against the highest: from some place on none of the held is lower.
+        return held[: wanted.size][self.tracks.peak["score"][held[: wanted.size]] < wanted]
 
     def _untrack(self, tracks: Rows) -> None:
         self.known.track[self.tracks.row[tracks]] = NOT_TRACKED

@@ -28,6 +28,7 @@ def report(board: Board, query: Query) -> dict[str, Any]:
         "summary": {
             "series": view.series(board),
             "anomalous": view.anomalous,
+            "away": view.went_away,
             "left_out": view.untracked,
             "matching": len(chosen),
             "listed": min(len(chosen), query.limit),
@@ -69,6 +70,9 @@ class View:
         track = known.track[rows[self.is_open]]
         self.anomalous, self.untracked = len(track), int((track == NOT_TRACKED).sum())
         self.away_pipeline = known.pipeline[self.away]
+        left_open = (known.flags[self.away] & ScoreFlag.OPEN != 0) & (known.track[self.away] != NOT_TRACKED)
+        self.went_away = int(left_open.sum())
+        """Series that sent nothing more while they were in an episode."""
         self.names = {w.number: w for w in board.pipelines.values()}
         self.censuses = {w.number: board.census(w) for w in board.pipelines.values()}
 
@@ -179,7 +183,7 @@ def _groups(board: Board, query: Query, view: View) -> dict[str, Any]:
 
 
 def _chosen(board: Board, query: Query, view: View) -> Rows:
-    """Tracks that a query wants: open ones before ended ones, in both the latest first.
+    """Tracks that a query wants: open ones, then those that went away, then ended ones; the latest first.
 
     Latest on the wall clock: of what is replayed, what has just been seen. What came in the same moment,
     as in an incident of many series, has the highest score first.
@@ -204,8 +208,11 @@ def _chosen(board: Board, query: Query, view: View) -> Rows:
         selector = query.match
         wanted &= np.array([selector.matches(tracks.labels(t)) for t in held.tolist()], bool)
     held, row, is_open = held[wanted], row[wanted], is_open[wanted]
-    seen_ms = np.where(is_open, tracks.since_seen_ms[held], tracks.ended_seen_ms[held])
-    order = np.lexsort((held, -tracks.peak["score"][held].astype(np.float64), -seen_ms, ~is_open))
+    is_ended = tracks.ended_ms[held] != 0
+    away_ms = np.where(is_ended, tracks.ended_seen_ms[held], known.seen_ms[row])
+    seen_ms = np.where(is_open, tracks.since_seen_ms[held], away_ms)
+    rank = np.where(is_open, 0, np.where(is_ended, 2, 1))
+    order = np.lexsort((held, -tracks.peak["score"][held].astype(np.float64), -seen_ms, rank))
     return held[order]
 
 

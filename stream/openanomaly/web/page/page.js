@@ -175,18 +175,19 @@ function render() {
 
 function headline() {
   const { summary } = shown;
-  const phase = emptyPhase(), old = isOld();
+  const phase = emptyPhase(), old = isOld(), gone = summary.away;
   let text = "Everything is normal";
   const [worst] = shown.groups;
   const isIncident = worst && worst.name && worst.anomalous > 2 && worst.anomalous > summary.anomalous / 2 && shown.groups.length > 1;
   const where = !isIncident ? "" : worst.anomalous === summary.anomalous ? `, all of ${worst.name}` : `, ${count(worst.anomalous)} of ${worst.name}`;
-  if (summary.anomalous) text = `${many(summary.anomalous, "series", "series")} ${old ? (summary.anomalous === 1 ? "was" : "were") : summary.anomalous === 1 ? "is" : "are"} anomalous${where}`;
+  if (summary.anomalous) text = `${many(summary.anomalous, "series", "series")} ${old ? (summary.anomalous === 1 ? "was" : "were") : summary.anomalous === 1 ? "is" : "are"} anomalous${where}${gone ? `, and ${count(gone)} went away while anomalous` : ""}`;
+  else if (gone) text = `${many(gone, "series", "series")} went away while anomalous`;
   else if (phase === "nothing") text = "Waiting for the first samples";
   else if (phase === "resting") text = "Waiting for the next step";
   else if (phase !== "normal") text = "Getting to know your series";
   else if (old) text = "What is now is not known";
   setText($("headline"), text);
-  $("headline").className = summary.anomalous ? "bad" : phase === "normal" && !old ? "good" : "";
+  $("headline").className = summary.anomalous ? "bad" : phase === "normal" && !old && !gone ? "good" : "";
   document.title = summary.anomalous ? `(${count(summary.anomalous)}) OpenAnomaly` : "OpenAnomaly";
 }
 

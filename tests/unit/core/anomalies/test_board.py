@@ -150,6 +150,50 @@ def test_a_series_that_vanished_in_its_episode_is_no_longer_anomalous_now() -> N
     assert [(g["series"], g["anomalous"]) for g in answer["groups"]] == [(3, 0)]
 
 
+def test_who_went_away_stands_behind_what_is_open_and_before_what_ended_the_latest_first() -> None:
+    fleet = hosts(6)
+    found = board(step(fleet, 0, dict.fromkeys(range(4), int(START))))
+    found.take(step(fleet[1:], 1, {0: OPEN, 1: OPEN, 2: END}), NOW_MS * 2)  # host-0 is away, host-3 over
+    found.take(step(fleet[2:], 2, {0: OPEN}), NOW_MS * 2)  # host-1 too
+    for n in range(3, 12):  # and host-2
+        found.take(step(fleet[3:], n, {2: START} if n == 11 else {}), NOW_MS * 2)
+    answer = shown(found)
+    assert names(answer) == ["host-5", "host-2", "host-1", "host-0", "host-3"]
+    assert [a["state"] for a in answer["anomalies"]] == ["open", "away", "away", "away", "ended"]
+    assert (answer["summary"]["anomalous"], answer["summary"]["away"]) == (1, 3)
+
+
+def test_where_room_is_short_what_is_over_gives_way_then_who_went_away_then_lower_peaks() -> None:
+    fleet = hosts(8)
+    found = board(
+        step(fleet, 0, {0: START, 1: START, 2: START}, {0: 9.0, 1: 9.0, 2: 3.0}),
+        step(fleet[1:], 1, {0: END, 1: OPEN}),
+        anomalies=3,
+    )
+    for n in range(2, 12):  # the first is away, the second ended, the third is open
+        found.take(step(fleet[1:], n, {1: OPEN}), NOW_MS * 2)
+    states = {a["labels"]["instance"]: a["state"] for a in shown(found)["anomalies"]}
+    assert states == {"host-0": "away", "host-1": "ended", "host-2": "open"}
+    scores = {2: 2.0, 3: 1.5, 4: 5.0, 5: 4.0}  # by place, the first is host-1
+    began: dict[int, int] = {1: int(OPEN)}
+    for n, (place, expected) in enumerate(
+        [
+            (2, {"host-0", "host-2", "host-3"}),  # host-1 ended
+            (3, {"host-2", "host-3", "host-4"}),  # host-0 is away
+            (4, {"host-2", "host-3", "host-5"}),  # 1.5 is the lowest peak
+            (5, {"host-2", "host-5", "host-6"}),  # then 2.0
+        ]
+    ):
+        found.take(step(fleet[1:], 12 + n, began | {place: int(START)}, {1: 3.0} | scores), NOW_MS * 2)
+        began[place] = int(OPEN)
+        assert set(names(shown(found, state="open")) + names(shown(found))) == expected
+    # One that is lower than all of them displaces none, and is counted.
+    found.take(step(fleet[1:], 16, began | {6: int(START)}, {1: 3.0, 6: 1.2} | scores), NOW_MS * 2)
+    answer = shown(found)
+    assert set(names(answer)) == {"host-2", "host-5", "host-6"}
+    assert (answer["summary"]["anomalous"], answer["summary"]["left_out"]) == (6, 3)
+
+
 def test_an_outage_of_everything_leaves_the_picture_as_it_was() -> None:
     found = board(step(FLEET, 0, {0: START}))
     assert shown(found)["summary"]["anomalous"] == 1
