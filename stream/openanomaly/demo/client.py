@@ -1,6 +1,7 @@
 """What the demo asks of the running product, and how it waits for it: over HTTP, as anybody could."""
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,12 +10,12 @@ from typing import Any
 import aiohttp
 
 from openanomaly.adapters.remote_write.encode import HEADERS
+from openanomaly.core.series import Labels, canonical
 from openanomaly.demo.product import DemoError
 
 _WRITE = "/api/v1/write"
 _STATUS = "/api/v1/admin/status"
 _ANOMALIES = "/api/v1/anomalies"
-_LISTED = 1000
 _STALLED_S = 60.0
 _ASK_AGAIN_S = 0.01
 _SEND_AGAIN_S = 0.2
@@ -56,11 +57,13 @@ class Client:
         models = (await self._get(_STATUS))["inference"]["models"]
         return ", ".join(sorted(set(models.values())))
 
-    async def anomalies(self, since_ms: int) -> list[Any]:
-        """What the status page lists of steps since then."""
-        query = {"since": since_ms, "limit": _LISTED, "steps": 0}
-        found: list[Any] = (await self._get(_ANOMALIES, query))["anomalies"]
-        return found
+    async def anomaly(self, labels: Labels, since_ms: int) -> Any | None:
+        """What the status page lists of a series, if it had an episode since then."""
+        # A list of all of them has an end; this one is asked for by its labels.
+        match = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in labels)
+        query: dict[str, int | str] = {"since": since_ms, "match": f"{{{match}}}", "steps": 0}
+        found = (await self._get(_ANOMALIES, query))["anomalies"]
+        return next((a for a in found if canonical(a["labels"].items()) == labels), None)
 
     async def _until(self, is_true: Callable[[Counts], bool], what: str) -> Counts:
         """Wait for something that the counts tell, as long as they move; the counts."""
@@ -83,7 +86,7 @@ class Client:
                     raise DemoError(f"the receiver answered {answer.status}: {await answer.text()}")
             await asyncio.sleep(_SEND_AGAIN_S)
 
-    async def _get(self, path: str, query: dict[str, int] | None = None) -> Any:
+    async def _get(self, path: str, query: dict[str, int | str] | None = None) -> Any:
         async with self._session.get(self._url + path, params=query) as answer:
             if answer.status != 200:
                 raise DemoError(f"{path} answered {answer.status}: {await answer.text()}")

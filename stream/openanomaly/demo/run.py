@@ -22,7 +22,6 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from openanomaly.core.series import canonical
 from openanomaly.demo import report
 from openanomaly.demo.client import Client
 from openanomaly.demo.faults import Fault, Samples, World, deployments, plan
@@ -291,10 +290,9 @@ class Demo:
 
     async def _ask_why(self) -> None:
         """Take from the status page why the faults that were told of score high, as soon as it knows."""
-        listed = await self._client.anomalies(self._time_ms(self._target.first))
-        there = {canonical(a["labels"].items()): a for a in listed}
+        since_ms = self._time_ms(self._target.first)
         for i in {fault.series for fault in self._told} - set(self._reasons):
-            if (anomaly := there.get(self._fleet.labels[i])) is not None:
+            if (anomaly := await self._client.anomaly(self._fleet.labels[i], since_ms)) is not None:
                 self._reasons[i] = anomaly["peak"]["reason"]["text"]
         if self._reasons and not self._is_shown:
             self._is_shown = True

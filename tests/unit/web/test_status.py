@@ -152,7 +152,7 @@ def test_an_answer_is_json_whatever_the_numbers_are(value: float) -> None:
 @pytest.mark.parametrize(
     ("query", "message"),
     [
-        ("?limit=x", "parameter limit: 'x' is no number from 0 to 10000\n"),
+        ("?limit=x", "parameter limit: 'x' is no number from 0 to 500\n"),
         ("?pipeline=nope", "parameter pipeline: there is no 'nope'; they are default\n"),
         ("?match=%7B", "parameter match: cannot parse selector '{'"),
         ("?state=open&state=ended", "a parameter is given twice"),

@@ -10,10 +10,10 @@ from openanomaly.errors import ConfigError, MalformedRequestError
 
 State = Literal["open", "ended", "all"]
 _PARAMETERS = ("pipeline", "group", "match", "state", "since", "limit", "steps")
-_MOST_LISTED = 10_000
+_MOST_LISTED = 500
 _MOST_STEPS = 1_000
 _MOST_POINTS = 12_000
-"""Steps of an answer: it is made between two other requests, and takes 0.1 s at most."""
+"""Steps of an answer. It is made between two other requests: 0.08 s with as much as both allow."""
 
 
 @dataclass(frozen=True, slots=True)

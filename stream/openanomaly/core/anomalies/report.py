@@ -71,7 +71,8 @@ class View:
         self.anomalous, self.untracked = len(track), int((track == NOT_TRACKED).sum())
         self.away_pipeline = known.pipeline[self.away]
         left_open = (known.flags[self.away] & ScoreFlag.OPEN != 0) & (known.track[self.away] != NOT_TRACKED)
-        self.went_away = int(left_open.sum())
+        self.gone = frozenset(self.away[left_open].tolist())
+        self.went_away = len(self.gone)
         """Series that sent nothing more while they were in an episode."""
         self.names = {w.number: w for w in board.pipelines.values()}
         self.censuses = {w.number: board.census(w) for w in board.pipelines.values()}
@@ -225,13 +226,12 @@ def _anomaly(board: Board, view: View, track: int, most: int) -> dict[str, Any]:
     flags = int(last["flags"])
     ended_ms = int(tracks.ended_ms[track])
     label, group = board.groups.names[int(known.group[row])]
-    is_away = bool(board.is_away(np.array([row]))[0])
     return {
         "id": f"{watched.name}/{known.id(row)}",
         "labels": _unique(tracks.labels(track)),
         "pipeline": watched.name,
         "group": group if label else None,
-        "state": "ended" if ended_ms else "away" if is_away else "open",
+        "state": "ended" if ended_ms else "away" if row in view.gone else "open",
         **_step(last),
         "peak": {"time_ms": int(peak["time_ms"]), **_step(peak)},
         "since_ms": int(tracks.since_ms[track]),
@@ -291,6 +291,8 @@ def _value(number: Any, digits: int = _DIGITS) -> float | None:
 
 def _numbers(values: NDArray[np.floating], digits: int) -> list[float | None]:
     """Numbers of so many significant digits: what a chart shows, and half the bytes. None for NaN."""
+    if not values.size:
+        return []
     values = values.astype(np.float64)
     with np.errstate(all="ignore"):
         scale = 10.0 ** (digits - 1 - np.floor(np.log10(np.abs(values))))

@@ -110,7 +110,8 @@ def test_a_reason_of_a_newer_release_is_shown_as_its_number() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"limit": "-1"}, "parameter limit: '-1' is no number from 0 to 10000"),
+        ({"limit": "-1"}, "parameter limit: '-1' is no number from 0 to 500"),
+        ({"limit": "501"}, "parameter limit: '501' is no number from 0 to 500"),
         ({"limit": "1e3"}, "parameter limit: '1e3'"),
         ({"limit": "٣"}, "parameter limit: '٣'"),
         ({"limit": ""}, "parameter limit: ''"),
