@@ -284,8 +284,8 @@ class Process:
             )
         )
 
-        def take(partition: int, record: bytes) -> None:
-            board.take(ScoreFrame.decode(record), int(time.time() * 1000), partition)
+        def take(partition: int, record: bytes, is_live: bool) -> None:
+            board.take(ScoreFrame.decode(record), int(time.time() * 1000), partition, is_live)
 
         follower = Follower(app, self.topics.scores, take, settings.lead_s)
         self._followers.append(follower)

@@ -34,8 +34,8 @@ _FETCH_RECORDS = 50
 _FETCH_BYTES = 8 << 20
 _BACKOFF_S = (0.5, 15.0)
 
-Take = Callable[[int, bytes], None]
-"""Takes a partition's number and a record."""
+Take = Callable[[int, bytes, bool], None]
+"""Takes a partition's number, a record, and whether it came while we followed: else it was there before."""
 
 
 class Follower:
@@ -60,6 +60,8 @@ class Follower:
         self._clock = clock
         self._at: dict[int, int] = {}
         """By partition the offset of the next record."""
+        self._first: dict[int, int] = {}
+        """By partition where it ended when we first saw it."""
         self.unread = 0
         self.taken = self.rejected = self.missed = 0
         self.error: str | None = "the broker is not connected"
@@ -107,6 +109,7 @@ class Follower:
 
     def _look(self, ends: Mapping[int, int]) -> None:
         """The partitions end at these offsets now."""
+        self._first = self._first or dict(ends)
         self.unread = sum(max(0, end - self._at[p]) for p, end in ends.items())
         if all(self._at[p] >= end for p, end in self._ends.items()):
             self._caught_s, self._ends_s, self._ends = self._ends_s, self._clock(), dict(ends)
@@ -153,6 +156,7 @@ class Follower:
         """Go on where we were; at first, where the topic was `lead_s` ago."""
         ends = await consumer.end_offsets(tps)
         since = await consumer.offsets_for_times(dict.fromkeys(tps, self._since_ms()))
+        self._first = self._first or {tp.partition: end for tp, end in ends.items()}
         for tp in tps:
             start = ends[tp] if since[tp] is None else since[tp].offset
             at = self._at.get(tp.partition, start)
@@ -195,7 +199,7 @@ class Follower:
 
     def _give(self, partition: int, offset: int, value: bytes) -> None:
         try:
-            self._take(partition, value)
+            self._take(partition, value, offset >= self._first[partition])
             self.taken += 1
         except Exception as exc:
             # The sink sets such a record aside and tells of it; here it only is not shown.

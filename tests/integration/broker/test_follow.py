@@ -23,14 +23,16 @@ class Following:
         self.app = make_app("ingest", bus.config)
         declare(self.app, spec)
         self.got: list[bytes] = []
+        self.live = 0
         self.follower = Follower(self.app, spec, self._take, lead_s)
 
-    def _take(self, partition: int, record: bytes) -> None:
+    def _take(self, partition: int, record: bytes, is_live: bool) -> None:
         if record == b"bad":
             raise MalformedFrameError("not a frame")
         if record == b"worse":
             raise ZeroDivisionError
         self.got.append(record)
+        self.live += is_live
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -69,6 +71,7 @@ def test_all_partitions_are_followed_from_a_while_ago_on(durable_bus: Bus) -> No
             await bus.write(spec, numbered(5, first=30))
             await asyncio.gather(one.until(35 * PARTITIONS), two.until(35 * PARTITIONS))
             assert sorted(one.got) == sorted(two.got) == values(35)
+            assert one.live == two.live == 5 * PARTITIONS
             await until(lambda: one.follower.unread == 0)
         assert one.follower.counts() == {"records": 35 * PARTITIONS, "rejected": 0, "missed": 0}
 

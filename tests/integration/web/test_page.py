@@ -21,7 +21,7 @@ from openanomaly.web.server import Health, WebServer
 from openanomaly.web.status import StatusPage
 from parts.browser import DESKTOP, PHONE, Browser, Theme
 from scores import MARKER, NOW_MS
-from unit.core.anomalies.boards import END, OPEN, START, STEP_MS, board, census, hosts, series, step
+from unit.core.anomalies.boards import END, OPEN, START, STEP_MS, board, census, give, hosts, series, step
 
 EVIL: Labels = series(
     "evil",
@@ -405,7 +405,7 @@ def test_who_went_away_while_anomalous_is_in_the_headline(
     fleet = hosts(6)
     found = board(step(fleet, 0, {0: START, 4: START, 5: START}))
     for n in range(1, 10):
-        found.take(step(fleet[:4], n, flags), NOW_MS * 2)
+        give(found, step(fleet[:4], n, flags))
     page.open(site.serve(found, Facts()))
     page.until_text("h1", headline)
     assert page.one("h1").get_attribute("class") == ("bad" if flags else "")
@@ -443,7 +443,7 @@ def test_new_steps_come_by_themselves(page: Browser, site: Site) -> None:
     found = board(step(fleet, 0))
     page.open(site.serve(found, Facts()))
     page.until_text("h1", "Everything is normal")
-    site.loop.call_soon_threadsafe(lambda: found.take(step(fleet, 1, {2: START}), NOW_MS * 2))
+    site.loop.call_soon_threadsafe(lambda: give(found, step(fleet, 1, {2: START})))
     page.until_text("h1", "1 series is anomalous")
     page.until_text(".labels", "host-2")
 

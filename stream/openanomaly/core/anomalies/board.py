@@ -54,7 +54,7 @@ class Watched:
 
     Attributes:
         newest_ms: time of its newest step.
-        seen_ms: wall clock when its newest steps closed.
+        seen_ms: wall clock when its newest steps came.
         normal_seen_ms: the same of steps outside episodes: while they come, every series is known.
         marker_seen_ms: the same of steps after which nothing comes, as where only episodes are emitted.
         gone_ms: when series were forgotten that had no step for a while.
@@ -92,13 +92,16 @@ class Board:
         self.pipelines: dict[str, Watched] = {}
         self.counts: Counter[str] = Counter({"in": 0, "taken": 0, "repeated": 0, "left_out": 0})
         self.clock_ms = 0
-        """Wall clock when the newest steps closed."""
+        """Wall clock when the newest steps came."""
         self.version = 0
         """Another number for another board."""
         self._swept_ms = 0
 
-    def take(self, frame: ScoreFrame, now_ms: int, partition: int = 0) -> None:
-        """One frame of scores of a partition.
+    def take(self, frame: ScoreFrame, now_ms: int, partition: int = 0, is_live: bool = True) -> None:
+        """One frame of scores of a partition; live, if it comes just after it was written.
+
+        What is live is seen when it comes, whatever the clock of its worker says: one that is slow would
+        make its series look as if they had gone. For what was written before we came there is no other clock.
 
         Raises:
             MalformedFrameError: its labels cannot be read.
@@ -109,7 +112,12 @@ class Board:
         if watched is None:
             self.counts["left_out"] += len(frame.row)
             return
-        seen_ms = min(frame.closed_ms, now_ms)
+        seen_ms = now_ms if is_live else min(frame.closed_ms, now_ms)
+        if len(frame.row) or (frame.census is not None and frame.census.closed):
+            # Partitions are caught up with one after the other; later our own clock may be set back, and then
+            # nobody has gone for that.
+            self.clock_ms = seen_ms if is_live else max(self.clock_ms, seen_ms)
+            watched.seen_ms = seen_ms if is_live else max(watched.seen_ms, seen_ms)
         if frame.census is not None:
             self._count(watched, frame, frame.census, partition, seen_ms)
         if not len(frame.row):
@@ -118,7 +126,7 @@ class Board:
         steps = steps_of(frame)
         for at in _waves(frame.row):
             self._take(watched, frame, at, steps[at], seen_ms)
-        if self.clock_ms - self._swept_ms > _SWEEP_MS:
+        if abs(self.clock_ms - self._swept_ms) > _SWEEP_MS:
             self._swept_ms = self.clock_ms
             self._sweep()
 
@@ -134,15 +142,10 @@ class Board:
         watched.step_ms = frame.step_ms
         watched.censuses[partition] = seen_ms, census
         watched.newest_ms = max(watched.newest_ms, census.newest_ms)
-        if census.closed:
-            watched.seen_ms = max(watched.seen_ms, seen_ms)
-            self.clock_ms = max(self.clock_ms, seen_ms)
 
     def _look(self, watched: Watched, frame: ScoreFrame, seen_ms: int) -> None:
         watched.step_ms = frame.step_ms
         watched.newest_ms = max(watched.newest_ms, int(frame.timestamp_ms.max()))
-        watched.seen_ms = max(watched.seen_ms, seen_ms)
-        self.clock_ms = max(self.clock_ms, seen_ms)
         if (frame.flags & _OF_EPISODE == 0).any():
             watched.normal_seen_ms = max(watched.normal_seen_ms, seen_ms)
         if (frame.flags & _MARKER == _MARKER).any():

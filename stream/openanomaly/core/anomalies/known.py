@@ -42,7 +42,7 @@ class Known:
     """Rows of at most `limit` series, each of one pipeline.
 
     Columns by row: `pipeline` and `group` are numbers, `newest_ms` is the time of the newest step,
-    `seen_ms` the wall clock when it closed, `flags` what it said, `track` a place in Tracks.
+    `seen_ms` the wall clock when it came, `flags` what it said, `track` a place in Tracks.
     """
 
     def __init__(self, limit: int, lead_steps: int) -> None:

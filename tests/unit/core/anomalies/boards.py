@@ -54,8 +54,13 @@ def census(number: int, pipeline: str = "default", **told: Any) -> ScoreFrame:
 def board(*frames: ScoreFrame, **limits: int) -> Board:
     out = Board(Limits(**limits))
     for frame in frames:
-        out.take(frame, frame.closed_ms + 1000)
+        give(out, frame)
     return out
+
+
+def give(found: Board, frame: ScoreFrame, partition: int = 0) -> None:
+    """A frame that comes as soon as its steps have closed."""
+    found.take(frame, frame.closed_ms, partition)
 
 
 def shown(found: Board, **query: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openanomaly.core.anomalies.board import Board
+from openanomaly.core.anomalies.board import Board, Limits
 from openanomaly.core.anomalies.report import gauges
 from openanomaly.core.frames import ScoreFlag
 from openanomaly.core.series_column import SeriesColumn
@@ -19,6 +19,7 @@ from unit.core.anomalies.boards import (
     STEP_MS,
     board,
     census,
+    give,
     hosts,
     names,
     series,
@@ -32,9 +33,9 @@ FLEET = hosts(4)
 def test_a_series_is_anomalous_from_the_start_of_an_episode_to_its_end() -> None:
     found = board(*(step(FLEET, n) for n in range(5)))
     assert shown(found)["summary"]["anomalous"] == 0
-    found.take(step(FLEET, 5, {2: START}), NOW_MS * 2)
-    found.take(step(FLEET, 6, {2: OPEN}, {2: 3.0}), NOW_MS * 2)
-    found.take(step(FLEET, 7, {2: OPEN}, {2: 0.5}), NOW_MS * 2)
+    give(found, step(FLEET, 5, {2: START}))
+    give(found, step(FLEET, 6, {2: OPEN}, {2: 3.0}))
+    give(found, step(FLEET, 7, {2: OPEN}, {2: 0.5}))
     answer = shown(found)
     [anomaly] = answer["anomalies"]
     assert answer["summary"]["anomalous"] == 1
@@ -44,7 +45,7 @@ def test_a_series_is_anomalous_from_the_start_of_an_episode_to_its_end() -> None
     assert anomaly["peak"]["time_ms"] == NOW_MS + 6 * STEP_MS
     assert anomaly["expected"] == {"median": 2.25, "lower": 1.0, "upper": 3.0}
     assert anomaly["is_start_known"]
-    found.take(step(FLEET, 8, {2: END}, {2: 0.1}), NOW_MS * 2)
+    give(found, step(FLEET, 8, {2: END}, {2: 0.1}))
     answer = shown(found)
     assert answer["summary"]["anomalous"] == 0
     assert (answer["anomalies"][0]["state"], answer["anomalies"][0]["ended_ms"]) == (
@@ -78,10 +79,10 @@ def times(found: Board) -> list[int]:
 def test_an_ended_episode_stays_on_its_chart_and_the_next_one_follows() -> None:
     found = board(step(FLEET, 0, {0: START}), step(FLEET, 1, {0: END}), lead_steps=3, steps=12)
     for n in range(2, 8):
-        found.take(step(FLEET, n), NOW_MS * 2)
+        give(found, step(FLEET, n))
     assert times(found) == [0, 1, 2, 3, 4]
     assert shown(found)["anomalies"][0]["newest_ms"] == NOW_MS + 7 * STEP_MS
-    found.take(step(FLEET, 8, {0: START}), NOW_MS * 2)
+    give(found, step(FLEET, 8, {0: START}))
     assert times(found) == [0, 1, 2, 3, 4, 6, 7, 8]
     [anomaly] = shown(found)["anomalies"]
     assert (anomaly["state"], anomaly["since_ms"]) == ("open", NOW_MS + 8 * STEP_MS)
@@ -90,8 +91,8 @@ def test_an_ended_episode_stays_on_its_chart_and_the_next_one_follows() -> None:
 def test_a_chart_has_no_episode_of_long_ago() -> None:
     found = board(step(FLEET, 0, {0: START}), step(FLEET, 1, {0: END}), lead_steps=3, steps=12)
     for n in range(2, 40):
-        found.take(step(FLEET, n), NOW_MS * 2)
-    found.take(step(FLEET, 40, {0: START}), NOW_MS * 2)
+        give(found, step(FLEET, n))
+    give(found, step(FLEET, 40, {0: START}))
     assert times(found) == [38, 39, 40]
 
 
@@ -143,7 +144,7 @@ def test_what_began_last_stands_first_and_of_one_moment_the_highest_score() -> N
 def test_a_series_that_vanished_in_its_episode_is_no_longer_anomalous_now() -> None:
     found = board(step(FLEET, 0, {0: START}))
     for n in range(1, 12):
-        found.take(step(FLEET[1:], n), NOW_MS * 2)
+        give(found, step(FLEET[1:], n))
     answer = shown(found)
     assert answer["summary"]["anomalous"] == 0
     assert [a["state"] for a in answer["anomalies"]] == ["away"]
@@ -153,10 +154,10 @@ def test_a_series_that_vanished_in_its_episode_is_no_longer_anomalous_now() -> N
 def test_who_went_away_stands_behind_what_is_open_and_before_what_ended_the_latest_first() -> None:
     fleet = hosts(6)
     found = board(step(fleet, 0, dict.fromkeys(range(4), int(START))))
-    found.take(step(fleet[1:], 1, {0: OPEN, 1: OPEN, 2: END}), NOW_MS * 2)  # host-0 is away, host-3 over
-    found.take(step(fleet[2:], 2, {0: OPEN}), NOW_MS * 2)  # host-1 too
+    give(found, step(fleet[1:], 1, {0: OPEN, 1: OPEN, 2: END}))  # host-0 is away, host-3 over
+    give(found, step(fleet[2:], 2, {0: OPEN}))  # host-1 too
     for n in range(3, 12):  # and host-2
-        found.take(step(fleet[3:], n, {2: START} if n == 11 else {}), NOW_MS * 2)
+        give(found, step(fleet[3:], n, {2: START} if n == 11 else {}))
     answer = shown(found)
     assert names(answer) == ["host-5", "host-2", "host-1", "host-0", "host-3"]
     assert [a["state"] for a in answer["anomalies"]] == ["open", "away", "away", "away", "ended"]
@@ -171,7 +172,7 @@ def test_where_room_is_short_what_is_over_gives_way_then_who_went_away_then_lowe
         anomalies=3,
     )
     for n in range(2, 12):  # the first is away, the second ended, the third is open
-        found.take(step(fleet[1:], n, {1: OPEN}), NOW_MS * 2)
+        give(found, step(fleet[1:], n, {1: OPEN}))
     states = {a["labels"]["instance"]: a["state"] for a in shown(found)["anomalies"]}
     assert states == {"host-0": "away", "host-1": "ended", "host-2": "open"}
     scores = {2: 2.0, 3: 1.5, 4: 5.0, 5: 4.0}  # by place, the first is host-1
@@ -184,11 +185,11 @@ def test_where_room_is_short_what_is_over_gives_way_then_who_went_away_then_lowe
             (5, {"host-2", "host-5", "host-6"}),  # then 2.0
         ]
     ):
-        found.take(step(fleet[1:], 12 + n, began | {place: int(START)}, {1: 3.0} | scores), NOW_MS * 2)
+        give(found, step(fleet[1:], 12 + n, began | {place: int(START)}, {1: 3.0} | scores))
         began[place] = int(OPEN)
         assert set(names(shown(found, state="open")) + names(shown(found))) == expected
     # One that is lower than all of them displaces none, and is counted.
-    found.take(step(fleet[1:], 16, began | {6: int(START)}, {1: 3.0, 6: 1.2} | scores), NOW_MS * 2)
+    give(found, step(fleet[1:], 16, began | {6: int(START)}, {1: 3.0, 6: 1.2} | scores))
     answer = shown(found)
     assert set(names(answer)) == {"host-2", "host-5", "host-6"}
     assert (answer["summary"]["anomalous"], answer["summary"]["left_out"]) == (6, 3)
@@ -203,7 +204,7 @@ def test_an_outage_of_everything_leaves_the_picture_as_it_was() -> None:
 def test_what_is_over_for_long_is_forgotten() -> None:
     found = board(step(FLEET, 0, {0: START}), step(FLEET, 1, {0: END}), recent_ms=10 * STEP_MS)
     for n in range(2, 14):
-        found.take(step(FLEET, n), NOW_MS * 2)
+        give(found, step(FLEET, n))
     assert shown(found)["anomalies"] == []
     assert found.tracks.room == found.tracks.limit
 
@@ -211,7 +212,7 @@ def test_what_is_over_for_long_is_forgotten() -> None:
 def test_a_series_that_has_gone_gives_its_place_back() -> None:
     found = board(step(FLEET, 0), series=6)
     for n in range(1, 40):
-        found.take(step(hosts(2, f"job-{n}"), n), NOW_MS * 2)
+        give(found, step(hosts(2, f"job-{n}"), n))
     assert found.counts["left_out"] < 39 * 2
     assert shown(found)["summary"]["series"] <= 6
     assert sum(g["series"] for g in shown(found)["groups"]) == shown(found)["summary"]["series"]
@@ -228,8 +229,8 @@ def test_ten_thousand_at_once_are_bounded_and_counted_the_worst_first() -> None:
     assert answer["groups"][0]["share"] == 1.0
     # Those that end make room for the others.
     ends = {i: int(END) if i >= 9_900 else int(OPEN) for i in range(10_000)}
-    found.take(step(many, 2, ends, score), NOW_MS * 2)
-    found.take(step(many, 3, dict.fromkeys(range(9_900), int(OPEN)), score), NOW_MS * 2)
+    give(found, step(many, 2, ends, score))
+    give(found, step(many, 3, dict.fromkeys(range(9_900), int(OPEN)), score))
     answer = shown(found, limit=1)
     assert (answer["summary"]["anomalous"], answer["summary"]["left_out"]) == (9_900, 9_800)
     assert names(answer) == ["host-9899"]
@@ -238,7 +239,7 @@ def test_ten_thousand_at_once_are_bounded_and_counted_the_worst_first() -> None:
 def test_beyond_the_limit_of_series_anomalous_ones_displace_normal_ones() -> None:
     found = board(step(hosts(10), 0), series=8)
     assert (shown(found)["summary"]["series"], found.counts["left_out"]) == (8, 2)
-    found.take(step(hosts(10, "other"), 1, {5: START, 7: START}), NOW_MS * 2)
+    give(found, step(hosts(10, "other"), 1, {5: START, 7: START}))
     answer = shown(found)
     assert sorted(names(answer)) == ["host-5", "host-7"]
     assert answer["summary"]["series"] == 8
@@ -247,7 +248,7 @@ def test_beyond_the_limit_of_series_anomalous_ones_displace_normal_ones() -> Non
 def test_where_only_episodes_come_the_share_of_a_group_is_unknown() -> None:
     odd = FLEET[:1]
     found = board(step(odd, 0, {0: START}), step(odd, 1, {0: MARKER}))
-    found.take(step(odd, 5, {0: START}), NOW_MS * 2)
+    give(found, step(odd, 5, {0: START}))
     answer = shown(found)
     [group] = answer["groups"]
     assert (group["series"], group["share"], group["anomalous"]) == (None, None, 1)
@@ -259,7 +260,7 @@ def test_a_fleet_that_grew_until_only_episodes_are_emitted_has_no_false_shares()
     found = board(*(step(FLEET, n) for n in range(3)), step(FLEET, 3, {0: START}))
     assert shown(found)["groups"][0]["share"] == 0.25
     for n in range(4, 20):
-        found.take(step(FLEET[:1], n, {0: OPEN}), NOW_MS * 2)
+        give(found, step(FLEET[:1], n, {0: OPEN}))
     assert shown(found)["groups"][0]["share"] is None
 
 
@@ -267,7 +268,7 @@ def test_where_only_episodes_come_windows_tell_how_many_series_and_forecasts_the
     blind = {0: int(START | ScoreFlag.NO_FORECAST)}
     found = board(step(FLEET[:1], 0, blind))
     for partition, told in enumerate(({"judged": 30, "unforecast": 3}, {"judged": 40, "unforecast": 4})):
-        found.take(census(0, emits_all=False, **told), NOW_MS * 2, partition)
+        give(found, census(0, emits_all=False, **told), partition)
     answer = shown(found)
     [pipeline] = answer["pipelines"]
     expected = {"series": 70, "without": 7, "share_without": 0.1}
@@ -278,7 +279,7 @@ def test_where_only_episodes_come_windows_tell_how_many_series_and_forecasts_the
     assert gauges(found)["series_without_forecast"] == 7
     # The newest of a partition holds, however often one comes.
     for _ in range(2):
-        found.take(census(1, emits_all=False, unforecast=40), NOW_MS * 2, 1)
+        give(found, census(1, emits_all=False, unforecast=40), 1)
     assert shown(found)["forecasts"] == {"series": 70, "without": 43, "share_without": 0.6143}
 
 
@@ -288,14 +289,14 @@ def test_of_windows_that_do_not_tell_shares_are_unknown_where_only_episodes_come
     unknown = {"series": None, "without": None, "share_without": None}
     assert shown(found)["forecasts"] == shown(found)["pipelines"][0]["forecasts"] == unknown
     # Of two pipelines it is told of the one that is known.
-    found.take(step(FLEET, 1, pipeline="other"), NOW_MS * 2)
+    give(found, step(FLEET, 1, pipeline="other"))
     assert shown(found)["forecasts"] == {"series": 4, "without": 0, "share_without": 0.0}
 
 
 def test_a_census_tells_that_steps_close_where_none_is_emitted() -> None:
     found = board(step(FLEET[:1], 0, {0: MARKER}))
-    found.take(census(9, emits_all=False), NOW_MS * 2)
-    found.take(census(12, emits_all=False, closed=0, newest_ms=NOW_MS + 9 * STEP_MS), NOW_MS * 2)
+    give(found, census(9, emits_all=False))
+    give(found, census(12, emits_all=False, closed=0, newest_ms=NOW_MS + 9 * STEP_MS))
     [pipeline] = shown(found)["pipelines"]
     assert pipeline["seen_ms"] == pipeline["newest_ms"] == NOW_MS + 9 * STEP_MS
 
@@ -303,8 +304,8 @@ def test_a_census_tells_that_steps_close_where_none_is_emitted() -> None:
 def test_what_a_partition_told_that_is_no_longer_written_is_forgotten() -> None:
     found = board()
     for partition in range(2):
-        found.take(census(0), NOW_MS * 2, partition)
-    found.take(census(60), NOW_MS * 2, 1)
+        give(found, census(0), partition)
+    give(found, census(60), 1)
     assert shown(found)["pipelines"][0]["judged"] == 40
 
 
@@ -369,6 +370,45 @@ def test_a_frame_from_a_clock_that_is_ahead_does_not_make_all_others_old() -> No
     assert shown(found)["summary"]["anomalous"] == 1
 
 
+@pytest.mark.parametrize("skew_ms", [-3_600_000, 3_600_000])
+def test_the_clock_of_a_window_worker_makes_nobody_look_as_if_they_had_gone(skew_ms: int) -> None:
+    odd = hosts(2, "odd")
+    found = Board(Limits())
+    for n in range(12):
+        now_ms = NOW_MS + n * STEP_MS
+        found.take(step(FLEET, n), now_ms, 0)
+        late = step(odd, n, {0: START if n == 3 else OPEN} if n >= 3 else {})
+        found.take(replace(late, closed_ms=late.closed_ms + skew_ms), now_ms + 1, 1)
+    answer = shown(found)
+    assert [a["state"] for a in answer["anomalies"]] == ["open"]
+    assert (answer["summary"]["anomalous"], answer["summary"]["away"], answer["summary"]["series"]) == (
+        1,
+        0,
+        6,
+    )
+    assert answer["summary"]["seen_ms"] == NOW_MS + 11 * STEP_MS + 1
+
+
+def test_our_own_clock_may_be_set_back() -> None:
+    found = board(step(FLEET, 0, {0: START}))
+    for n in range(1, 12):
+        found.take(step(FLEET, n, {0: OPEN}), NOW_MS - 3_600_000 + n * STEP_MS)
+    answer = shown(found)
+    assert (answer["summary"]["anomalous"], answer["summary"]["series"]) == (1, 4)
+    assert answer["summary"]["seen_ms"] == NOW_MS - 3_600_000 + 11 * STEP_MS
+
+
+def test_what_was_written_before_we_came_is_as_old_as_its_worker_says() -> None:
+    found = Board(Limits())
+    began_ms = NOW_MS + 30 * STEP_MS
+    for n in range(30):
+        there, flags = (FLEET, {0: int(START)}) if n == 0 else (FLEET[1:], {})
+        found.take(step(there, n, flags), began_ms, is_live=False)
+    answer = shown(found)
+    assert [a["state"] for a in answer["anomalies"]] == ["away"]
+    assert answer["summary"]["seen_ms"] == NOW_MS + 29 * STEP_MS
+
+
 @given(st.lists(st.lists(st.sampled_from([None, 0, 1, 2]), min_size=5, max_size=5), max_size=25))
 def test_counts_agree_with_a_slow_reference(moves: list[list[int | None]]) -> None:
     """Each step of each series is missing, normal, in an episode, or the end of one."""
@@ -380,7 +420,7 @@ def test_counts_agree_with_a_slow_reference(moves: list[list[int | None]]) -> No
         if not there:
             continue
         flags = {k: [0, int(OPEN), int(END)][row[i] or 0] for k, i in enumerate(there)}
-        found.take(step([fleet[i] for i in there], n, flags), NOW_MS * 2)
+        give(found, step([fleet[i] for i in there], n, flags))
         for k, i in enumerate(there):
             newest[i] = n, flags[k]
     last = max((n for n, _ in newest.values()), default=0)
