@@ -12,6 +12,7 @@ import pytest
 
 from e2e.pushed import Fleet
 from e2e.sender import push, request
+from openanomaly.core.series import Labels
 from parts.browser import DESKTOP, PHONE, Browser
 from parts.kafka import Cluster
 from parts.part import get, wait_until
@@ -42,6 +43,23 @@ def shows_all(product: Product, fleet: Fleet) -> bool:
     """Whether the page has the last step of every series."""
     summary = anomalies(product)["summary"]
     return bool(summary["scores"]["taken"] == len(fleet.names) * (STEPS - WARMUP))
+
+
+def stands(product: Product) -> tuple[int, int] | None:
+    """How many series are judged and how many warm up, as the page is told."""
+    told = anomalies(product)["pipelines"]
+    return (told[0]["judged"], told[0]["warming"]["series"]) if told and told[0]["warming"] else None
+
+
+def later(fleet: Fleet, steps: int) -> dict[Labels, list[tuple[int, float]]]:
+    """Steps behind the last one, with values of two waves before."""
+    return {
+        fleet.labels(name): [
+            (fleet.sampled_ms(step), float(fleet.values[i, step - 48]))
+            for step in range(fleet.steps, fleet.steps + steps)
+        ]
+        for i, name in enumerate(fleet.names)
+    }
 
 
 def check(fleet: Fleet, answer: dict[str, Any]) -> None:
@@ -107,6 +125,22 @@ def test_a_pushed_spike_is_on_the_page_and_in_the_api(tmp_path: Path, chromium: 
         chromium.until_text("#notices", "Connection lost")
         product.start()
         chromium.until(lambda: "Connection lost" not in chromium.text("#notices"), 60)
+
+        # Windows went on from their state: nobody warms up again, and the next step is judged.
+        product.wait_until(lambda: stands(product) == (8, 0), "windows have told how series stand")
+        chromium.until(lambda: chromium.text("h1") not in ("", "Getting to know your series"))
+        assert "warming up" not in chromium.text("main")
+        if not anomalies(product)["summary"]["scores"]["in"]:  # else what no sink had released came again
+            chromium.until_text("h1", "Waiting for the next step")
+            chromium.until_text("#empty", "8 series are known")
+        push(product.write_url, request(later(fleet, 20)))
+        last_ms = fleet.scored_ms(STEPS + 19)
+        product.wait_until(lambda: anomalies(product)["summary"]["newest_ms"] == last_ms, "all is judged")
+        answer = anomalies(product)
+        assert answer["summary"]["series"] == 8
+        is_odd = answer["summary"]["anomalous"]
+        chromium.until_text("h1", "1 series is anomalous" if is_odd else "Everything is normal")
+        assert chromium.text("#notices") == ""
     chromium.open("about:blank")
 
 

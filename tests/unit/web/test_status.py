@@ -107,6 +107,13 @@ def test_everything_the_page_names_is_there() -> None:
     assert kinds == ["text/css", *["text/javascript"] * 3, "image/svg+xml"]
 
 
+def test_each_formatter_of_numbers_is_made_once() -> None:
+    [(_, _, text)] = ask("/page/text.js")
+    made = [line for line in text.decode().splitlines() if "new Intl.NumberFormat" in line]
+    assert all(line.startswith("const ") for line in made)
+    assert len(made) == len({line.split(" = ")[1] for line in made}) == 4
+
+
 def test_the_api_says_what_is_watched_and_how_we_are() -> None:
     answer = get(found=board(step(hosts(3), 0, {1: START})))
     assert answer["now_ms"] == 1_000_500

@@ -3,7 +3,6 @@
 const plain = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const large = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
-const rough = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 
 export function number(value) {
@@ -17,7 +16,7 @@ export function number(value) {
 export function short(value) {
   const size = Math.abs(value);
   if (size && (size < 1e-3 || size >= 1e15)) return value.toExponential(0);
-  return (size >= 1e4 ? compact : rough).format(value);
+  return (size >= 1e4 ? compact : plain).format(value);
 }
 
 export function count(value) {
@@ -42,11 +41,9 @@ export function span(ms) {
   let seconds = Math.max(0, Math.round(ms / 1000));
   const parts = [];
   for (const [unit, size] of [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]]) {
-    const compact = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 3 });
-const rough = new Intl.NumberFormat("en", { maximumSignificantDigits: 4 });
-const whole = Math.floor(seconds / size);
-    seconds -= whole * size;
-    if (whole) parts.push(`${whole}\u00a0${unit}`);
+    const units = Math.floor(seconds / size);
+    seconds -= units * size;
+    if (units) parts.push(`${units}\u00a0${unit}`);
     else if (parts.length) break;
     if (parts.length === 2) break;
   }
