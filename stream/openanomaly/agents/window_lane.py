@@ -70,7 +70,7 @@ class Lane:
         self._checkpoint_s = checkpoint_s
         self._next_checkpoint = clock() + first_checkpoint_s
         self._idle_ttl_ms = idle_ttl_ms
-        self._next_evict_ms = 0
+        self._ticked_ms = self._next_evict_ms = 0
         self._is_ending = False
         self._crashed = crashed
         self._clock = clock
@@ -215,9 +215,7 @@ class Lane:
 
     def _take_tick(self, tick: Tick) -> Output:
         output = self.partition.tick(tick.now_ms)
-        if tick.now_ms >= self._next_evict_ms and not self.is_replaying:
-            self._next_evict_ms = tick.now_ms + _EVICT_MS
-            output.catalogue += self.partition.evict(tick.now_ms, self._idle_ttl_ms).catalogue
+        self._ticked_ms = tick.now_ms
         if not self.is_replaying:
             output.scores += self.partition.census(tick.now_ms)
         return output
@@ -229,6 +227,12 @@ class Lane:
     async def _checkpoint(self) -> None:
         self._next_checkpoint = self._clock() + self._checkpoint_s
         await self._outputs.put(self.partition.checkpoint(self._now_ms()))
+        # Series lose their rows right behind a checkpoint only. A recovery that began before it would find
+        # them gone, take their steps for those of new series, and judge them a second time.
+        if self._ticked_ms >= self._next_evict_ms and not self.is_replaying:
+            self._next_evict_ms = self._ticked_ms + _EVICT_MS
+            if gone := self.partition.evict(self._ticked_ms, self._idle_ttl_ms):
+                await self._outputs.put(gone)
 
     async def written(self) -> None:
         """Wait until everything computed so far is written."""

@@ -138,17 +138,7 @@ def late_fleet() -> list[Event]:
     return out
 
 
-PACES = [
-    1,
-    # Known to be wrong, with censuses among the writes or without them (then with 4 and 6 turns): a life
-    # that ends while it stops, in its last awaits, is followed by steps with another verdict.
-    pytest.param(
-        2, marks=pytest.mark.xfail(strict=True, reason="forecasts given up in the stop of a worker")
-    ),
-]
-
-
-@pytest.mark.parametrize("turns", PACES)
+@pytest.mark.parametrize("turns", [1, 2, 4])
 @pytest.mark.parametrize("keeps", [False, True], ids=["what was not confirmed is lost", "is there"])
 def test_a_repeat_judges_by_the_forecasts_of_the_run_however_old_they_are(keeps: bool, turns: int) -> None:
     events, calm = late_fleet(), asyncio.run(Play([drive.pipeline()], turns=turns).run(late_fleet()))
