@@ -3,7 +3,9 @@
 import contextlib
 import ctypes
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import confluent_kafka
 
@@ -11,9 +13,28 @@ _PRODUCER = 0
 _TEXT_BYTES = 512
 
 
+@dataclass(frozen=True, slots=True)
+class MockKafka:
+    """A running mock cluster.
+
+    Attributes:
+        address: its bootstrap addresses.
+    """
+
+    address: str
+    _kafka: Any
+    _cluster: int
+
+    def refuse(self, api_key: int, error: int) -> None:
+        """Answer the next request of a kind with an error; both by their numbers in the protocol."""
+        self._kafka.rd_kafka_mock_push_request_errors_array(
+            self._cluster, api_key, 1, (ctypes.c_int * 1)(error)
+        )
+
+
 @contextlib.contextmanager
-def mock_kafka(brokers: int = 1) -> Iterator[str]:
-    """A running mock cluster; gives its bootstrap addresses.
+def mock_kafka(brokers: int = 1) -> Iterator[MockKafka]:
+    """A running mock cluster.
 
     Groups form at once, as on our real Kafka: by default the mock waits 3 s for further members.
     """
@@ -28,7 +49,7 @@ def mock_kafka(brokers: int = 1) -> Iterator[str]:
     try:
         cluster = kafka.rd_kafka_handle_mock_cluster(carrier)
         kafka.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
-        yield kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode()
+        yield MockKafka(kafka.rd_kafka_mock_cluster_bootstraps(cluster).decode(), kafka, cluster)
     finally:
         kafka.rd_kafka_destroy(carrier)
 
@@ -52,6 +73,13 @@ def _librdkafka() -> ctypes.CDLL:
     kafka.rd_kafka_handle_mock_cluster.argtypes = [pointer]
     kafka.rd_kafka_handle_mock_cluster.restype = pointer
     kafka.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [pointer, ctypes.c_int32]
+    kafka.rd_kafka_mock_push_request_errors_array.argtypes = [
+        pointer,
+        ctypes.c_int16,
+        ctypes.c_size_t,
+        ctypes.POINTER(ctypes.c_int),
+    ]
+    kafka.rd_kafka_mock_push_request_errors_array.restype = None
     kafka.rd_kafka_mock_cluster_bootstraps.argtypes = [pointer]
     kafka.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
     kafka.rd_kafka_destroy.argtypes = [pointer]

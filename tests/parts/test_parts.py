@@ -37,8 +37,8 @@ def test_a_store_gives_back_what_was_pushed_to_it(
 
 
 def test_the_mock_broker_answers() -> None:
-    with mock_kafka.mock_kafka(2) as bootstrap:
-        assert len(bootstrap.split(",")) == 2
+    with mock_kafka.mock_kafka(2) as cluster:
+        assert len(cluster.address.split(",")) == 2
 
 
 @pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])

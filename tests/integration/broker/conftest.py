@@ -1,19 +1,21 @@
 """The brokers, each started once."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faust.tables.manager import TableManager
 
 from integration.broker.buses import PARTITIONS, Bus
 from openanomaly.broker.faust_app import BrokerConfig
-from parts.mock_kafka import mock_kafka
+from parts.mock_kafka import MockKafka, mock_kafka
 
 
 @pytest.fixture(scope="session")
-def mock_address() -> Iterator[str]:
-    with mock_kafka() as address:
-        yield address
+def mock() -> Iterator[MockKafka]:
+    with mock_kafka() as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -23,10 +25,10 @@ def embedded_bus(tmp_path: Path, topic_prefix: str) -> Bus:
 
 
 @pytest.fixture
-def mock_bus(mock_address: str, topic_prefix: str) -> Bus:
+def mock_bus(mock: MockKafka, topic_prefix: str) -> Bus:
     # A mock group that had a member before waits a second less than this for others.
     config = BrokerConfig(
-        f"kafka://{mock_address}", partitions=PARTITIONS, topic_prefix=topic_prefix, session_timeout_s=2
+        f"kafka://{mock.address}", partitions=PARTITIONS, topic_prefix=topic_prefix, session_timeout_s=2
     )
     return Bus("mock", config)
 
@@ -50,3 +52,13 @@ def durable_bus(request: pytest.FixtureRequest) -> Bus:
     """The brokers that delete records and keep settings of topics."""
     found: Bus = request.getfixturevalue(f"{request.param}_bus")
     return found
+
+
+@pytest.fixture
+def tables_that_start_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faust's tables wait a second, whatever for, at each start of a process, ours too."""
+
+    async def sleep(self: TableManager, seconds: float) -> None:
+        await asyncio.sleep(seconds / 10)
+
+    monkeypatch.setattr(TableManager, "sleep", sleep)

@@ -177,25 +177,3 @@ def test_a_rebalance_reads_nothing_that_is_in_memory_again(bus: Bus) -> None:
         assert second.read == {p: offsets(0, 3) for p in range(PARTITIONS)}
 
     asyncio.run(go())
-
-
-def test_recovery_ends_where_the_last_offset_of_a_changelog_holds_no_record(kafka_bus: Bus) -> None:
-    """There is the marker of a transaction, or what compaction took; Faust waits for it for ever."""
-
-    async def go() -> None:
-        spec = kafka_bus.spec("samples")
-        first = Keeper(kafka_bus, spec)
-        async with running(first.app):
-            await until(lambda: first.owner.active)
-            await first.change(1, 0, 5)
-        records = [c[1:] for c in changes(0, 3)]
-        await asyncio.to_thread(kafka_bus.write_in_transaction, first.changelog, 0, records)
-
-        second = Keeper(kafka_bus, spec)
-        async with running(second.app):
-            await until(lambda: second.owner.active)
-            await kafka_bus.write(spec, numbered(3))
-            await until(lambda: second.count == 3 * PARTITIONS)
-        assert second.owner.changes == {0: changes(0, 3), 1: changes(0, 5)}
-
-    asyncio.run(go())
