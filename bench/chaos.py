@@ -1,6 +1,7 @@
 """Random faults under load: is anything lost, wrong or missing, and how long does recovery take?
 
     uv run --all-extras bench/chaos.py [--broker embedded|kafka] [--faults 100] [--seed 1]
+    uv run --all-extras bench/chaos.py --only "target refuse" --faults 1 --shortest 120 --longest 120
 
 A fleet of 20,000 series is pushed through the product while processes are killed, restarted and
 stopped, brokers go away, the target does not answer, disks fill up and poisoned records come.
@@ -48,9 +49,10 @@ def main() -> int:
     options.add_argument("--faults", type=int, default=100)
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--series", type=int, default=20_000)
-    options.add_argument("--pace", type=float, default=0.5, help="seconds from one step to the next")
+    options.add_argument("--pace", type=float, default=1.0, help="seconds from one step to the next")
     options.add_argument("--nodes", type=int, default=3, help="Kafka: brokers")
     options.add_argument("--standby", type=int, default=0, help="Kafka: copies of each window's state")
+    options.add_argument("--shortest", type=float, default=1.0, help="seconds of the shortest outages")
     options.add_argument("--longest", type=float, default=10.0, help="seconds of the longest outages")
     options.add_argument("--only", action="append", help="this fault; may be given several times")
     options.add_argument("--keep", type=Path, help="a folder for logs and broker files, kept")
@@ -83,7 +85,7 @@ async def chaos(o: argparse.Namespace, root: Path, stack: contextlib.ExitStack) 
         choices = {name: choices[name] for name in o.only}
     most = WARMUP + 200 + round(o.faults * (o.longest + 30) / o.pace)
     room = Room(root, url, broker, members, o.series, most, o.seed, clock=Clock(root / "clock"))
-    scene = Scene(room, Random(o.seed), cluster, disk=disk, longest_s=o.longest)
+    scene = Scene(room, Random(o.seed), cluster, disk=disk, shortest_s=o.shortest, longest_s=o.longest)
     began_s = time.monotonic()
     async with room.running():
         await room.push(WARMUP + EVERY, o.pace)
