@@ -221,9 +221,34 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 self._stopped_set()
             await asyncio.to_thread(self._thread.join, 2 * _STOP_S)
 
+    def _start_thread(self) -> None:
+        """What the thread does: Faust's part of it, and an end at which nobody is left waiting."""
+        try:
+            super()._start_thread()
+        finally:
+            self.thread_loop.run_until_complete(self._cancel_rest())
+            self.thread_loop.close()
+
+    async def _cancel_rest(self) -> None:
+        """Cancel what was handed over while the thread ended."""
+        await asyncio.sleep(0)  # it becomes tasks
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
     async def run_there(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run in the thread's loop, past its queue: that may be waiting for the same broker."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.thread_loop))
+        """Run in the thread's loop, past its queue: that may be waiting for the same broker.
+
+        Raises:
+            RuntimeError: the thread has ended.
+        """
+        try:
+            done = asyncio.run_coroutine_threadsafe(work, self.thread_loop)
+        except RuntimeError:
+            work.close()
+            raise
+        return await asyncio.wrap_future(done)
 
     async def _fetch_records(
         self,
@@ -297,7 +322,9 @@ class Consumer(ReleasedOffsets, driver.Consumer):
     _thread: ConsumerThread
 
     def _new_consumer_thread(self) -> ConsumerThread:
-        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        # A loop that Faust does not close: the thread does, see `_start_thread`.
+        mine = asyncio.new_event_loop()
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon, thread_loop=mine)
 
     async def committed_offsets(self, tps: Iterable[TP]) -> dict[TP, int | None]:
         return await self._thread.committed(tps)

@@ -17,7 +17,7 @@ QUIET = 24
 AGAIN = 144
 """An alarm that stays counts again after so many steps."""
 BEFORE = 3
-"""Steps before a fault of which none may alarm: else nobody would have seen it begin."""
+"""Steps before a fault. If one of them alarms, the fault must score twice as high to be seen to begin."""
 LATE = 2
 """Steps after its end by which a fault must be found at the latest."""
 MAY_BE_OF = 12
@@ -135,9 +135,10 @@ def _find(scores: F64, first: int, fault: Fault) -> Found:
     start = fault.start - first
     before = scores[max(start - BEFORE, 0) : start, fault.series]
     during = scores[start : fault.stop - first + LATE, fault.series]
-    was_alarming = bool((before > ALERT).any())
-    at = np.flatnonzero(during > ALERT)
-    after = int(at[0]) + 1 if at.size and not was_alarming else None
+    highest = float(np.nanmax(before)) if np.isfinite(before).any() else 0.0
+    was_alarming = highest > ALERT
+    at = np.flatnonzero(during > (2 * highest if was_alarming else ALERT))
+    after = int(at[0]) + 1 if at.size else None
     peak = float(np.nanmax(during)) if np.isfinite(during).any() else float("nan")
     return Found(fault, after, peak, was_alarming)
 

@@ -81,7 +81,7 @@ def test_the_product_runs_with_a_password_over_tls(
         product.wait_until(
             lambda: product.total("openanomaly_sink_scores_total") >= 4 * (30 - 12 - 1), "scores"
         )
-        assert product.total("openanomaly_inference_forecasts_total") > 0
+        product.wait_until(lambda: product.total("openanomaly_inference_forecasts_total") > 0, "forecasts")
 
 
 WRONG = {

@@ -53,6 +53,19 @@ def test_a_fault_is_found_by_an_alarm_of_its_series_that_it_began(
     assert (found in judged({0: alarms}).missed) == (after is None)
 
 
+@pytest.mark.parametrize(
+    ("before", "at_fault", "after"), [(1.1, 2.3, 1), (1.1, 2.1, None), (10.0, 10.0, None)]
+)
+def test_a_series_that_alarms_already_must_score_twice_as_high(
+    before: float, at_fault: float, after: int | None
+) -> None:
+    scores = np.full((STEPS, 1), 0.1)
+    scores[98:100], scores[100:112] = before, at_fault
+    (found,) = judge(scores, FIRST, [FAULT]).found
+    assert found.was_alarming
+    assert found.after == after
+
+
 def test_an_alarm_of_another_series_does_not_find_it() -> None:
     verdict = judged({1: [100]})
     assert [f.after for f in verdict.found] == [None]
