@@ -71,7 +71,7 @@ class Lane:
         self._next_checkpoint = clock() + first_checkpoint_s
         self._idle_ttl_ms = idle_ttl_ms
         self._ticked_ms = self._next_evict_ms = 0
-        self._is_ending = False
+        self._is_ending = self._has_left = False
         self._crashed = crashed
         self._clock = clock
         self._read_on = read_on
@@ -97,6 +97,9 @@ class Lane:
 
     async def stop(self, *, flush: bool) -> None:
         """End the tasks; with `flush`, write what is computed and a last checkpoint first."""
+        # Who waits for room brings the records of other partitions too, and must not wait for ever.
+        self._has_left = True
+        self._room.set()
         if not self._tasks:
             return
         feed, write = self._tasks
@@ -138,9 +141,11 @@ class Lane:
         held up; its partition is not read on instead, and what is on its way still comes.
         """
         waiting = self._waiting(topic)
-        while len(waiting) >= _WAITING[topic] and not self.is_replaying:
+        while len(waiting) >= _WAITING[topic] and not self.is_replaying and not self._has_left:
             self._room.clear()
             await self._room.wait()
+        if self._has_left:
+            return
         waiting.append(item)
         if len(waiting) >= _WAITING[topic] and topic not in self._held:
             self._held.add(topic)

@@ -462,3 +462,29 @@ def test_what_comes_behind_a_checkpoint_is_written_once_its_offsets_are_committe
         assert crashes == []
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_who_waits_for_room_is_let_go_when_the_partition_leaves(flush: bool) -> None:
+    """It reads the records of all partitions of the topic: none of them would be read any more."""
+
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+        journal.gate.clear()
+        lane = lane_of(journal, fresh(), crashes)
+        lane.start()
+
+        async def read() -> None:
+            for step in range(1000):
+                await lane.offer_samples(step, frame(step))
+
+        reading = asyncio.create_task(read())
+        await settle()
+        assert not reading.done()
+        if flush:
+            journal.gate.set()
+        await lane.stop(flush=flush)
+        await asyncio.wait_for(reading, 10)
+        assert crashes == []
+
+    asyncio.run(scenario())
