@@ -20,7 +20,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from parts.part import HOST, PartError, Process, free_port, home, missing, wait_until
+from parts.part import HOST, PartError, Process, free_port, home, installing, missing, wait_until
 
 VERSION = "4.4.0"
 CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAA"
@@ -74,9 +74,14 @@ def install() -> Path:
     if not shutil.which("java") or not shutil.which("mvn"):
         missing("Kafka (needs java and mvn)", "apt-get install default-jre-headless maven")
     folder = home() / f"kafka-{VERSION}"
-    if folder.exists():
-        return folder
-    work = home() / f"kafka-{VERSION}.part"
+    with installing("kafka"):
+        if not folder.exists():
+            _fetch(folder)
+    return folder
+
+
+def _fetch(folder: Path) -> None:
+    work = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     (work / "pom.xml").write_text(POM)
@@ -99,7 +104,6 @@ def install() -> Path:
     if done.returncode:
         missing(f"Kafka (Maven said: {done.stdout[-500:]}{done.stderr[-500:]})", f"mvn -f {work}/pom.xml ...")
     work.rename(folder)
-    return folder
 
 
 class Cluster:

@@ -6,6 +6,7 @@ of the loopback interface only, writes its log beside its files and is stopped b
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import socket
@@ -36,6 +37,14 @@ def home() -> Path:
     path = Path(os.environ.get("OPENANOMALY_PARTS") or Path(__file__).parents[2] / ".parts")
     path.mkdir(parents=True, exist_ok=True)
     return path.resolve()
+
+
+@contextlib.contextmanager
+def installing(name: str) -> Iterator[None]:
+    """One process at a time: tests run in several, and the first of each may find the part missing."""
+    with (home() / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def missing(what: str, command: str) -> None:

