@@ -1,5 +1,7 @@
 """The real parts answer: what a Prometheus or vmagent scrapes arrives at the address it was given."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,18 @@ def test_a_store_gives_back_what_was_pushed_to_it(
     expected = {round(t * 1000): float(v) for t, v in queried["values"]}
     assert samples.items() <= expected.items()
     assert samples
+
+
+def test_a_part_is_installed_by_one_process_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENANOMALY_PARTS", str(tmp_path))
+    other = [sys.executable, "-c", "from parts.part import installing\nwith installing('x'): print('in')"]
+    with part.installing("x"):
+        process = subprocess.Popen(other, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+    assert process.communicate(timeout=30)[0] == b"in\n"
 
 
 def test_the_mock_broker_answers() -> None:
