@@ -17,16 +17,15 @@ from openanomaly.core.anomalies.steps import Steps, steps_of
 from openanomaly.core.anomalies.tracks import Tracks
 from openanomaly.core.frames import Census, ScoreFlag, ScoreFrame
 from openanomaly.core.idtable import MISSING
+from openanomaly.core.presence import CENSUS_EVERY_MS, patience_ms
 from openanomaly.core.series import Ids, decode_labels
 from openanomaly.core.windows.rows import Rows
 from openanomaly.errors import MalformedRequestError
 
 _PIPELINES = 1_000
 _SWEEP_MS = 10_000
-_PATIENCE_STEPS = 5
-_LEAST_PATIENCE_MS = 60_000
-_CENSUS_MS = 1_200_000
-"""Windows tell one at least every five minutes."""
+_CENSUS_MS = 4 * CENSUS_EVERY_MS
+"""Of windows that told none for so long, none is believed."""
 _OF_EPISODE = ScoreFlag.OPEN | ScoreFlag.END
 _MARKER = ScoreFlag.END | ScoreFlag.SILENT
 
@@ -73,8 +72,7 @@ class Watched:
 
     @property
     def patience_ms(self) -> int:
-        """A series without a step for so long, while others have some, has gone."""
-        return max(_PATIENCE_STEPS * self.step_ms, _LEAST_PATIENCE_MS)
+        return patience_ms(self.step_ms)
 
 
 class Board:

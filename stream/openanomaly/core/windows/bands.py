@@ -90,7 +90,7 @@ class Bands:
         """Forget forecasts from offsets before `before`: after a crash they would not be there either."""
         self.reset(np.flatnonzero(self.columns["offset"] < before))
 
-    def has(self, rows: Rows, closed: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def has(self, rows: Rows | slice, closed: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(n,) which of `rows` have a forecast for the step after `closed`."""
         origin = self.columns["origin"][rows]
         found: NDArray[np.bool_] = (closed < origin + self.horizon) & (origin > NEVER)
@@ -98,5 +98,4 @@ class Bands:
 
     def count(self, rows: int, closed: NDArray[np.int64]) -> int:
         """How many of the first `rows` rows have a forecast for their next step."""
-        origin = self.columns["origin"][:rows]
-        return int(((closed < origin + self.horizon) & (origin > NEVER)).sum())
+        return int(self.has(slice(rows), closed).sum())

@@ -9,16 +9,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from openanomaly.core.frames import Census, ScoreFrame
+from openanomaly.core.presence import CENSUS_EVERY_MS, patience_ms
 from openanomaly.core.windows.block import Block, Scoring
 from openanomaly.core.windows.catalogue import FREE
 from openanomaly.core.windows.output import Emit
 from openanomaly.core.windows.rows import NONE, Rows
 
 _SOON_MS = 10_000
-LATEST_MS = 300_000
-"""Also where nothing closes there is a census as often: who reads only the newest records finds one."""
-_PATIENCE_STEPS = 5
-_LEAST_PATIENCE_MS = 60_000
 
 
 def census_frames(block: Block, emit: Emit, now_ms: int) -> Iterator[ScoreFrame]:
@@ -37,7 +34,7 @@ def _is_due(block: Block, now_ms: int) -> bool:
     if block.census_ms is None or now_ms < block.census_ms:
         return True
     has_closed = any(scoring.closed for scoring in block.scorings)
-    pause_ms = min(block.spec.step_ms, _SOON_MS) if has_closed else LATEST_MS
+    pause_ms = min(block.spec.step_ms, _SOON_MS) if has_closed else CENSUS_EVERY_MS
     return now_ms - block.census_ms >= pause_ms
 
 
@@ -46,8 +43,7 @@ def _there(block: Block) -> Rows:
     deadline = block.state["deadline_ms"][: block.rows]
     has_any = (deadline != NONE) & (block.catalogue.born[: block.rows] != FREE)
     newest = int(deadline.max(initial=0, where=has_any))
-    patience_ms = max(_PATIENCE_STEPS * block.spec.step_ms, _LEAST_PATIENCE_MS)
-    return np.flatnonzero(has_any & (deadline >= newest - patience_ms))
+    return np.flatnonzero(has_any & (deadline >= newest - patience_ms(block.spec.step_ms)))
 
 
 def _census(block: Block, scoring: Scoring, rows: Rows, emit: Emit) -> Census:

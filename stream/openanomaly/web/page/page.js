@@ -135,7 +135,7 @@ function notices() {
   fill($("notices"), ...out);
 }
 
-/** For how long a pipeline may be silent: as for a series (core/anomalies/board.py). */
+/** For how long a pipeline may be silent: as for a series (core/presence.py). */
 const patience = (stepMs) => Math.max(5 * stepMs, 60000);
 
 /** Pipelines of which nothing has come for longer than a few of their own steps. */
