@@ -114,9 +114,8 @@ class SinkWorker:
             self._records.done(origin)
             return
         came_s = time.monotonic()
-        if not len(
-            encoded
-        ):  # a census, or steps that are not for the target: it must not wait, for nothing bounds it
+        # A census, or steps that are not for the target. It must not wait: nothing bounds how many there are.
+        if not len(encoded):
             await self._settle_one(_Held(origin, frame, encoded, came_s), 0, ())
             return
         most = _WAITING_BATCHES * self._settings.batch_samples

@@ -405,5 +405,8 @@ class WindowWorker:
     async def release(self, partition: int, samples: int, forecasts: int) -> None:
         self._ledgers["samples"].release(partition, samples)
         self._ledgers["forecasts"].release(partition, forecasts)
-        at = {self._topics.samples.name: samples, self._topics.forecasts.name: forecasts}
-        await self.app.consumer.committed_through({TP(name, partition): at[name] for name in at})
+        offsets = {
+            TP(self._topics.samples.name, partition): samples,
+            TP(self._topics.forecasts.name, partition): forecasts,
+        }
+        await self.app.consumer.committed_through(offsets)
