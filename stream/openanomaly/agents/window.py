@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from faust.types import TP
 
+from openanomaly.agents.emit import EmitChoice
 from openanomaly.agents.window_lane import Lane, Raw, Topic
 from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import App, Row, committed_offsets, declare, end_offsets, publish
@@ -66,9 +67,8 @@ class WindowWorker:
         self._topics = topics
         self._metrics = metrics
         self._dead_letters = dead_letters
-        self._emit, self._emit_all_limit = emit, emit_all_limit
+        self._emit = EmitChoice(emit, emit_all_limit)
         self._compress = compress
-        self._emitting: Literal["all", "episodes"] | None = None
         self._left: Counter[str] = Counter()
         self._refused_told, self._next_tell_s = 0, 0.0
         self._recovered: dict[str, set[int]] = {}
@@ -274,31 +274,8 @@ class WindowWorker:
             self._refused_told, self._next_tell_s = refused, now_s + _TELL_REFUSED_S
 
     def _choose_emit(self) -> None:
-        """`auto` emits every score up to a number of series of all workers, and episodes beyond.
-
-        Series are spread evenly over partitions: what is in ours tells of what is in all, and all workers
-        choose alike.
-        """
         held = sum(lane.partition.distinct_series for lane in self.lanes.values())
-        partitions = self._topics.samples.partitions
-        everywhere = round(held * partitions / max(len(self.lanes), 1))
-        if self._emit == "auto":
-            emit: Literal["all", "episodes"] = "all" if everywhere <= self._emit_all_limit else "episodes"
-        else:
-            emit = self._emit
-        if emit != self._emitting:
-            self._emitting = emit
-            log.info(
-                "emitting %s scores (%d series in %d of %d partitions, %d in all; "
-                "sink.emit=%s, sink.emit_all_limit=%d)",
-                "all" if emit == "all" else "episodes'",
-                held,
-                len(self.lanes),
-                partitions,
-                everywhere,
-                self._emit,
-                self._emit_all_limit,
-            )
+        emit = self._emit.choose(held, len(self.lanes), self._topics.samples.partitions)
         for partition in self.partitions.values():
             partition.emit = emit
 
@@ -323,7 +300,7 @@ class WindowWorker:
     def status(self) -> dict[str, Any]:
         return {
             "recovered": self.is_recovered,
-            "emit": self._emitting,
+            "emit": self._emit.chosen,
             "series": self.budget.used,
             "max_series": self.budget.limit,
             "partitions": {

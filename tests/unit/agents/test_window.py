@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from openanomaly.agents.emit import EmitChoice
 from openanomaly.agents.window import WindowWorker
 from openanomaly.agents.window_lane import Lane
 from openanomaly.broker.dead_letter import DeadLetters
@@ -115,7 +116,7 @@ def test_emit_is_chosen_by_the_series_of_all_workers(
 ) -> None:
     """One of two partitions is ours, and its series have two windows each."""
     caplog.set_level("INFO", "openanomaly")
-    worker._emit_all_limit = 3
+    worker._emit = EmitChoice("auto", 3)
     held = worker.partitions[0] = drive.partition(drive.pipeline(), drive.pipeline("slow", step_s=60))
     worker.lanes[0] = cast("Lane", SimpleNamespace(partition=held))
 
