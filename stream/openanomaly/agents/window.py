@@ -380,10 +380,15 @@ class WindowWorker:
         await self._dead_letters.note(error, [(self._origin(topic, partition, item.offset, raw), raw.value)])
 
     async def release(self, partition: int, samples: int, forecasts: int) -> None:
-        self._ledgers["samples"].release(partition, samples)
-        self._ledgers["forecasts"].release(partition, forecasts)
         offsets = {
             TP(self._topics.samples.name, partition): samples,
             TP(self._topics.forecasts.name, partition): forecasts,
         }
-        await self.app.consumer.committed_through(offsets)
+        recoveries = -1
+        # A rebalance that leaves us the partition forgets what was released and not committed.
+        while recoveries != self._recoveries:
+            await self._may_write.wait()
+            recoveries = self._recoveries
+            self._ledgers["samples"].release(partition, samples)
+            self._ledgers["forecasts"].release(partition, forecasts)
+            await self.app.consumer.committed_through(offsets)

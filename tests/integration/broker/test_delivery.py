@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
+from faust.types import TP
 
 from integration.broker.buses import PARTITIONS, Bus, Reader, numbered, offsets, running, value
 from openanomaly.broker.faust_app import BrokerConfig, declare, expired_records, make_app, publish
@@ -59,6 +60,24 @@ def test_the_next_process_starts_where_records_were_released(bus: Bus) -> None:
             await until(lambda: all(rs and rs[-1][0] == RECORDS for rs in map(second.read.get, range(4))))
         assert second.read == {p: offsets(n, RECORDS + 1) for p, n in enumerate(released)}
         assert await bus.committed(first.app.conf.id, spec.name) == released
+
+    asyncio.run(go())
+
+
+def test_who_waits_for_a_commit_goes_on_once_the_broker_has_it(bus: Bus) -> None:
+    async def go() -> None:
+        spec = bus.spec("samples")
+        await bus.write(spec, numbered(RECORDS))
+        reader = Reader(bus, spec)
+        async with running(reader.app):
+            await until(lambda: reader.count == RECORDS * PARTITIONS)
+            consumer = reader.app.consumer
+            for partition, through in ((0, 7), (2, RECORDS)):
+                reader.ledger.release(partition, through)
+                await consumer.committed_through({TP(spec.name, partition): through})
+                assert (await bus.committed(reader.app.conf.id, spec.name))[partition] == through
+            # Nobody released these: they are not to be waited for.
+            await consumer.committed_through({TP(spec.name, 1): 5})
 
     asyncio.run(go())
 

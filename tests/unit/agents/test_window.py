@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from faust.types import TP
 
 from openanomaly.agents.emit import EmitChoice
 from openanomaly.agents.window import WindowWorker
@@ -244,3 +245,38 @@ def test_lanes_of_a_recovery_that_was_overtaken_are_not_started(worker: WindowWo
 async def settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+def test_offsets_are_released_until_they_are_committed(worker: WindowWorker) -> None:
+    """Also where a rebalance, which left us the partition, has forgotten them on their way."""
+
+    async def scenario() -> None:
+        released: list[tuple[str, int, int]] = []
+        asked: list[dict[TP, int]] = []
+        commits = asyncio.Queue[None]()
+
+        async def committed_through(offsets: dict[TP, int]) -> None:
+            asked.append(offsets)
+            await commits.get()
+
+        for topic in ("samples", "forecasts"):
+            ledger = SimpleNamespace(release=lambda p, n, topic=topic: released.append((topic, p, n)))
+            worker._ledgers[topic] = cast("Any", ledger)
+        worker.app.consumer = cast("Any", SimpleNamespace(committed_through=committed_through))
+        worker._may_write.set()
+        release = asyncio.create_task(worker.release(1, 5, 3))
+        await asyncio.sleep(0.01)
+        assert asked == [{TP("t.samples", 1): 5, TP("t.forecasts", 1): 3}]
+        worker.revoked("state")
+        commits.put_nowait(None)
+        await asyncio.sleep(0.01)
+        assert len(asked) == 1
+        worker._may_write.set()
+        await asyncio.sleep(0.01)
+        assert len(asked) == 2
+        assert not release.done()
+        commits.put_nowait(None)
+        await asyncio.wait_for(release, 5)
+        assert released == [("samples", 1, 5), ("forecasts", 1, 3)] * 2
+
+    asyncio.run(scenario())

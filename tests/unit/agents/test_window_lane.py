@@ -94,7 +94,7 @@ def lane_of(
         partition,
         journal,
         checkpoint_s=kw.get("checkpoint_s", 1e9),
-        idle_ttl_ms=10**9,
+        idle_ttl_ms=round(kw.get("idle_ttl_ms", 1e9)),
         first_checkpoint_s=kw.get("first_checkpoint_s", 1e9),
         crashed=crashes.append,
         read_on=read_on,
@@ -485,6 +485,35 @@ def test_who_waits_for_room_is_let_go_when_the_partition_leaves(flush: bool) -> 
             journal.gate.set()
         await lane.stop(flush=flush)
         await asyncio.wait_for(reading, 10)
+        assert crashes == []
+
+    asyncio.run(scenario())
+
+
+def test_series_lose_their_rows_once_the_checkpoint_before_is_committed() -> None:
+    """A recovery that begins before it has steps of theirs to judge."""
+
+    async def scenario() -> None:
+        journal, crashes = Journal(), []
+        partition = fresh()
+        lane = lane_of(
+            journal, partition, crashes, checkpoint_s=0, first_checkpoint_s=1e9, idle_ttl_ms=60_000
+        )
+        lane.start()
+        for step in range(3):
+            await lane.offer_samples(step, frame(step))
+        await settle()
+        journal.commits.clear()
+        lane._next_checkpoint = 0.0
+        lane.offer_tick(1_700_000_000_000 + 3_600_000, 3)
+        await settle()
+        assert partition.series == 0
+        assert journal.written[-2:] == ["state", "release"]
+
+        before = len(journal.written)
+        journal.commits.set()
+        await until(lambda: journal.written[before:] == ["state"])
+        await lane.stop(flush=False)
         assert crashes == []
 
     asyncio.run(scenario())
