@@ -28,6 +28,18 @@ def spiked() -> Fleet:
     return fleet
 
 
+def episodes(found: dict[int, float]) -> list[list[int]]:
+    """The times of each episode that has ended, its marker (NaN) the last of them."""
+    ended: list[list[int]] = []
+    inside: list[int] = []
+    for at in sorted(found):
+        inside.append(at)
+        if math.isnan(found[at]):
+            ended.append(inside)
+            inside = []
+    return ended
+
+
 @pytest.mark.timeout(180)
 def test_beyond_the_limit_only_episodes_are_written_and_each_ends_with_a_marker(
     tmp_path: Path, victoria_metrics: VictoriaMetrics
@@ -51,15 +63,16 @@ def test_beyond_the_limit_only_episodes_are_written_and_each_ends_with_a_marker(
         wait_until(has_ended, "the marker", 60)
         found = scores(victoria_metrics)
     assert list(found) == ["host-3"]
-    *inside, last = sorted(found["host-3"])
-    assert inside[0] == fleet.scored_ms(SPIKE)
-    assert found["host-3"][inside[0]] > 1
-    assert not any(math.isnan(found["host-3"][at]) for at in inside)
-    assert math.isnan(found["host-3"][last])
-    # Nothing is left out between, and the marker stands `quiet` steps after the last alarm.
-    assert [*inside, last] == list(range(inside[0], last + 1, 1000))
-    alarms = [at for at in inside if found["host-3"][at] > 1]
-    assert last == alarms[-1] + QUIET * 1000
+    # Whether what follows a spike alarms once more depends on the moment of the forecast: the rules
+    # hold for every episode that has ended.
+    ended = episodes(found["host-3"])
+    assert ended[0][0] == fleet.scored_ms(SPIKE)
+    for *inside, last in ended:
+        assert found["host-3"][inside[0]] > 1
+        # Nothing is left out between, and the marker stands `quiet` steps after the last alarm.
+        assert [*inside, last] == list(range(inside[0], last + 1, 1000))
+        alarms = [at for at in inside if found["host-3"][at] > 1]
+        assert last == alarms[-1] + QUIET * 1000
 
 
 @pytest.mark.timeout(180)

@@ -126,6 +126,12 @@ def test_metrics_are_valid_and_add_up_in_every_room(
         emitted = 20 * (100 - WARMUP)
         product.wait_until(lambda: total("sink_scores_written_total") >= emitted, "scores of every step")
         product.wait_until(lambda: total("lag_records") == 0, "nothing unread")
+        # What was read may still wait for the model.
+        product.wait_until(
+            lambda: total("inference_contexts_total")
+            == total("inference_forecasts_total") + total("inference_dropped_total"),
+            "forecasts",
+        )
         text = get(f"{product.url}/metrics")
         found = product.metrics()
     finally:
