@@ -2,11 +2,12 @@
 
 OpenAnomalyError
 +-- ConfigError            a setting or pipeline is wrong; refuse to start, or HTTP 422
+|   +-- UnknownPipelineError (404), PipelineExistsError (409), PipelineChangedError (412)
 +-- RejectedError          the same data will never pass: 4xx, the sender drops it
 |   +-- MalformedRequestError (400), UnsupportedMediaError (415), RequestTooLargeError (413)
 |   +-- MalformedFrameError, UnknownVersionError: a record for the dead-letter topic
 +-- RetryableError         the same data may pass later: HTTP 503, the sender repeats it
-|   +-- BusUnavailableError, SinkUnavailableError
+|   +-- BusUnavailableError, SinkUnavailableError, StoreUnavailableError, TsdbUnavailableError
 |   +-- EngineLostError    a model that worked does no more; the process must restart
 +-- BrokerError            the embedded broker cannot work: in use, corrupt, or out of disk
 +-- DeliveryError          records are missing where none may be; the process must restart and re-read
@@ -20,6 +21,18 @@ class OpenAnomalyError(Exception):
 
 class ConfigError(OpenAnomalyError):
     """A setting or pipeline is wrong."""
+
+
+class UnknownPipelineError(ConfigError):
+    """There is no pipeline of that name."""
+
+
+class PipelineExistsError(ConfigError):
+    """The name of a new pipeline is taken."""
+
+
+class PipelineChangedError(ConfigError):
+    """A pipeline is not any more as its changer read it."""
 
 
 class RejectedError(OpenAnomalyError):
@@ -66,6 +79,14 @@ class SinkUnavailableError(RetryableError):
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class StoreUnavailableError(RetryableError):
+    """The store of pipeline definitions cannot be reached."""
+
+
+class TsdbUnavailableError(RetryableError):
+    """A time-series database did not answer a query."""
 
 
 class EngineLostError(RetryableError):

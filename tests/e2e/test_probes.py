@@ -128,8 +128,10 @@ def test_metrics_are_valid_and_add_up_in_every_room(
         product.wait_until(lambda: total("lag_records") == 0, "nothing unread")
         # What was read may still wait for the model.
         product.wait_until(
-            lambda: total("inference_contexts_total")
-            == total("inference_forecasts_total") + total("inference_dropped_total"),
+            lambda: (
+                total("inference_contexts_total")
+                == total("inference_forecasts_total") + total("inference_dropped_total")
+            ),
             "forecasts",
         )
         text = get(f"{product.url}/metrics")
