@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import uvloop
 
@@ -17,6 +17,7 @@ from openanomaly.adapters.engines import make_engines
 from openanomaly.agents.inference import create_inference
 from openanomaly.agents.ingest import create_receiver
 from openanomaly.agents.installation import broker_config, topics_of
+from openanomaly.agents.reload import PipelinesInForce, aside, at_once
 from openanomaly.agents.sink import check_target, create_sink
 from openanomaly.agents.window import WindowWorker
 from openanomaly.broker.dead_letter import DeadLetters
@@ -36,6 +37,7 @@ from openanomaly.core import kernels
 from openanomaly.core.anomalies.board import Board, Limits
 from openanomaly.core.anomalies.report import gauges
 from openanomaly.core.frames import ScoreFrame
+from openanomaly.core.ports.config_store import Definitions
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
@@ -51,14 +53,16 @@ from openanomaly.web.status import StatusPage
 
 log = logging.getLogger(__name__)
 
+Changes = Callable[[], AsyncIterator[Definitions]]
+
 _STOP_S = 10.0
 _WRITE = "/api/v1/write"
 
 
-def main(settings: Settings, roles: Sequence[str]) -> int:
-    """Run roles until told to stop; the exit status."""
+def main(settings: Settings, roles: Sequence[str], changes: Changes | None = None) -> int:
+    """Run roles until told to stop; the exit status. `changes` tells of other pipelines."""
     try:
-        uvloop.run(Process(settings, roles).run())
+        uvloop.run(Process(settings, roles, changes).run())
     except OpenAnomalyError as exc:
         log.error("%s", exc)
         return CONFIG if isinstance(exc, ConfigError | BrokerError) else CRASH
@@ -94,11 +98,13 @@ def check(settings: Settings) -> list[str]:
 class Process:
     """The roles of one process, joined."""
 
-    def __init__(self, settings: Settings, roles: Sequence[str]) -> None:
+    def __init__(self, settings: Settings, roles: Sequence[str], changes: Changes | None = None) -> None:
         self.settings = settings
         self.telemetry = Telemetry()
         self.health = Health()
-        self.admin = Admin(settings)
+        self.running = PipelinesInForce(settings.pipelines, self.telemetry.reload)
+        self.admin = Admin(settings, lambda: self.running.pipelines)
+        self._changes = changes
         self.web = WebServer(settings.web, self.telemetry.registry, self.health)
         broker = settings.broker
         self.topics = topics_of(broker)
@@ -125,6 +131,7 @@ class Process:
             kernels.warm_up_aside()
         for role in self._roles:
             getattr(self, f"_add_{role}")()
+        self.admin.report("pipelines", lambda: {"names": self.running.names, "problem": self.running.problem})
         self.admin.register(self.web)
         # Any app is connected to the broker: whichever process is asked can answer.
         DeadLetterDesk(Letters(self._apps[0], self.topics)).register(self.web)
@@ -138,6 +145,8 @@ class Process:
             tasks += [asyncio.create_task(dog.watch(), name="watchdog") for dog in self._watchdogs]
             tasks += [asyncio.create_task(each.run(), name="status") for each in self._followers]
             tasks.append(asyncio.create_task(self._tell_readiness(), name="readiness"))
+            if self._changes is not None:
+                tasks.append(asyncio.create_task(self._follow(self._changes()), name="reload"))
             log.info("%s: %s", ", ".join(self._roles), self.settings.broker.url)
             self._tell_next_steps()
             await self._runner.wait(stop)
@@ -146,6 +155,17 @@ class Process:
             for task in tasks:
                 task.cancel()
             await self._stop(is_clean=stop.is_set())
+
+    async def _follow(self, changes: AsyncIterator[Definitions]) -> None:
+        """Take over other pipelines as they are told, but not while roles are starting."""
+        while not all(app.is_up for app in self._apps):  # noqa: ASYNC110 (Faust tells nobody)
+            await asyncio.sleep(0.1)
+        try:
+            await self.running.follow(changes)
+        except Exception as exc:
+            log.exception("pipelines are not watched any more")
+            self.running.problem = f"pipelines are not watched any more: {exc!r}"
+            self.telemetry.reload.successful.set(0)
 
     def _tell_next_steps(self) -> None:
         if "receiver" in self._roles:
@@ -204,6 +224,7 @@ class Process:
             self.telemetry.receiver,
             compress=self._compress,
         )
+        self.running.tell(at_once(receiver.prepare))
         self.web.post(_WRITE, receiver.handle)
         self._stops.append(receiver.stop)
 
@@ -230,6 +251,7 @@ class Process:
         )
         self._watch(app)
         self._stops.append(worker.stop)
+        self.running.tell(at_once(worker.prepare))
         self.admin.report("window", worker.status)
         self.admin.explain(worker.explain)
         self.health.ready["window"] = lambda: None if worker.is_recovered else "windows are recovering"
@@ -241,6 +263,7 @@ class Process:
         )
         self._watch(app, worker.is_held_up)
         self._stops.append(worker.stop)
+        self.running.tell(aside(worker.prepare))
         self.admin.report("inference", worker.status)
 
         def waits_for() -> str | None:
@@ -261,6 +284,7 @@ class Process:
         # While the target is down nothing can be read on, and a restart would not help.
         self._watch(app, lambda: not worker.is_up)
         self._stops.append(worker.stop)
+        self.running.tell(at_once(worker.prepare))
         self.admin.report("sink", worker.status)
 
         def waits_for() -> str | None:
@@ -294,9 +318,15 @@ class Process:
             lambda: {**gauges(board), **follower.gauges()},
         )
         overview = Overview(
-            self.settings, self._roles, self.telemetry, self.health, self.admin.reports, follower
+            self.settings,
+            self._roles,
+            self.telemetry,
+            self.health,
+            self.admin.reports,
+            follower,
+            lambda: self.running.pipelines,
         )
-        StatusPage(board, [p.name for p in self.settings.pipelines], overview).register(self.web)
+        StatusPage(board, lambda: self.running.names, overview).register(self.web)
 
     async def _tell_readiness(self) -> None:
         while True:

@@ -5,11 +5,13 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from openanomaly import settings_watch
 from openanomaly.commands import dead_letter, export, migrate
+from openanomaly.core.ports.config_store import Definitions
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.logs import set_up_logging
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _supervise(arguments)
         from openanomaly import app  # heavy: Faust, and what the roles need
 
-        return app.main(settings, ROLES[options.command])
+        return app.main(settings, ROLES[options.command], _changes(options, settings))
     except (ConfigError, BrokerError) as exc:
         print(f"openanomaly: {exc}", file=sys.stderr)
         return CONFIG
@@ -174,8 +176,24 @@ def _settings(options: argparse.Namespace) -> Settings:
         "log.level": options.log_level,
     }
     flags.update({name: value for name, value in named.items() if value is not None})
-    file = options.config or os.environ.get(CONFIG_VARIABLE)
+    file = _file(options)
     return load(file or DEFAULT_FILE, os.environ, flags, explicit=file is not None)
+
+
+def _file(options: argparse.Namespace) -> str | None:
+    """The settings file that was named; None if none was."""
+    named: str | None = options.config or os.environ.get(CONFIG_VARIABLE)
+    return named
+
+
+def _changes(
+    options: argparse.Namespace, settings: Settings
+) -> Callable[[], AsyncIterator[Definitions]] | None:
+    """How a running process hears of other pipelines: None where nothing can tell of any."""
+    file = _file(options) or DEFAULT_FILE
+    if not os.path.exists(file):
+        return None
+    return lambda: settings_watch.watch(file, lambda: _settings(options), settings, settings.reload_s)
 
 
 def _dry_run(command: str, settings: Settings) -> int:

@@ -11,6 +11,7 @@ OpenAnomalyError
 |   +-- EngineLostError    a model that worked does no more; the process must restart
 +-- BrokerError            the embedded broker cannot work: in use, corrupt, or out of disk
 +-- DeliveryError          records are missing where none may be; the process must restart and re-read
++-- RestartNeededError     pipelines changed in a way that only a new process can take over
 +-- ForecastError          this batch has no new forecast; the old ones serve on, and it is counted
 """
 
@@ -99,6 +100,10 @@ class BrokerError(OpenAnomalyError):
 
 class DeliveryError(OpenAnomalyError):
     """Records are missing where none may be."""
+
+
+class RestartNeededError(OpenAnomalyError):
+    """A new process must read its state again."""
 
 
 class ForecastError(OpenAnomalyError):

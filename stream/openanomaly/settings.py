@@ -327,6 +327,8 @@ class Settings(Options):
     """What the process tells."""
     pipelines: tuple[Pipeline, ...] = (Pipeline(name="default"),)
     """What is watched, and how."""
+    reload_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """How often it is looked whether pipelines have changed; they change without a restart."""
 
     @field_validator("window")
     @classmethod

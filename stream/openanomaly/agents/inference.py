@@ -9,7 +9,8 @@ whose forecast failed is released too: its series keep the one they have and are
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ class InferenceWorker:
         dead_letters: DeadLetters,
     ) -> None:
         self.app = app
-        self._engines = engines
+        self._settings = settings
         self._topics = topics
         self._metrics = metrics
         self._dead_letters = dead_letters
@@ -93,12 +94,24 @@ class InferenceWorker:
 
     def status(self) -> dict[str, Any]:
         return {
-            "models": {name: engine.name for name, engine in self._engines.items()},
-            "devices": {name: engine.device for name, engine in self._engines.items()},
+            "models": {name: engine.name for name, engine in self._batcher.engines.items()},
+            "devices": {name: engine.device for name, engine in self._batcher.engines.items()},
             "failing": self.failing,
             "waiting_rows": self._batcher.waiting,
             "unsent_frames": len(self._unsent) + self._sending,
         }
+
+    def prepare(self, pipelines: Sequence[Pipeline]) -> Callable[[], None]:
+        """What makes it forecast for other pipelines; takes as long as their models take to load.
+
+        Raises:
+            ConfigError: there is no such model, it cannot be read, or what it needs is not installed.
+        """
+        models = list(dict.fromkeys(pipeline.model for pipeline in pipelines))
+        engines = dict(self._batcher.engines)
+        new = [model for model in models if model not in engines]
+        engines |= make_engines(new, self._settings.threads, self._settings.device)
+        return partial(self._batcher.use, {model: engines[model] for model in models})
 
     async def stop(self) -> None:
         """Send what is forecast. What is not is due again after the restart: records are not released."""

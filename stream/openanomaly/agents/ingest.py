@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -89,6 +89,8 @@ class Receiver:
         )
         self._coalescer = coalescer
         self._metrics = metrics
+        self._select: Select | None = None
+        """For the next request: one that is being decoded ends with what it began with."""
         self._in_flight = InFlight(settings.in_flight_limit_bytes)
         metrics.in_flight_bytes.set_function(lambda: self._in_flight.used_bytes)
         metrics.known_series.set_function(lambda: len(self._intake.identities))
@@ -124,9 +126,18 @@ class Receiver:
         """Send what is gathered; requests that wait for it are answered."""
         await self._coalescer.stop()
 
-    def reselect(self, select: Select) -> None:
-        """Pipelines have changed."""
-        self._intake.identities.reselect(select)
+    def prepare(self, pipelines: Sequence[Pipeline]) -> Callable[[], None]:
+        """What makes it select for other pipelines.
+
+        Raises:
+            ConfigError: a selector cannot be parsed.
+        """
+        select = selects(pipelines)
+
+        def change() -> None:
+            self._select = select
+
+        return change
 
     async def _accept(self, request: web.Request, version: Version) -> web.Response:
         with self._in_flight.hold() as hold:
@@ -144,6 +155,9 @@ class Receiver:
 
     async def _decode(self, body: bytes, size: int, version: Version) -> Outcome:
         async with self._decoding:
+            if self._select is not None:
+                self._intake.identities.reselect(self._select)
+                self._select = None
             if size <= _INLINE_BYTES:
                 outcome = self._read(body, version)
             else:

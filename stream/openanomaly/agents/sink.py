@@ -10,8 +10,9 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,7 @@ class SinkWorker:
         self._settings = settings
         self._metrics = metrics
         self._dead_letters = dead_letters
-        self._encoder = ScoreEncoder(
-            settings.series, settings.external_labels, {p.name: p.labels for p in pipelines}
-        )
+        self._encoder = ScoreEncoder(settings.series, settings.external_labels, _labels(pipelines))
         self._waiting: deque[_Held] = deque()
         self._waiting_samples = 0
         self._writing = 0
@@ -94,6 +93,10 @@ class SinkWorker:
             "error": self._client.error if self._client is not None else None,
             "waiting_samples": self._waiting_samples,
         }
+
+    def prepare(self, pipelines: Sequence[Pipeline]) -> Callable[[], None]:
+        """What gives scores the labels of other pipelines."""
+        return partial(self._encoder.relabel, _labels(pipelines))
 
     async def stop(self) -> None:
         """Write what waits, unless the target is away: its records are not released and come again."""
@@ -259,6 +262,10 @@ def _target(settings: SinkSettings) -> Target | None:
         cert_file=settings.cert_file,
         key_file=settings.key_file,
     )
+
+
+def _labels(pipelines: Sequence[Pipeline]) -> dict[str, dict[str, str]]:
+    return {pipeline.name: pipeline.labels for pipeline in pipelines}
 
 
 def _overlap(refusal: Refusal, start: int, stop: int) -> int:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -29,9 +29,10 @@ from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.windows.explain import explain
 from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.partition import Budget, Output, Partition
-from openanomaly.core.windows.plan import plan, ring_retention_s
+from openanomaly.core.windows.plan import BlockPlan, plan, ring_retention_s
 from openanomaly.core.windows.records import Record
-from openanomaly.errors import ConfigError, DeliveryError, RejectedError
+from openanomaly.core.windows.replan import replan
+from openanomaly.errors import ConfigError, DeliveryError, RejectedError, RestartNeededError
 from openanomaly.settings import WindowSettings
 from openanomaly.telemetry import WindowMetrics
 
@@ -102,7 +103,7 @@ class WindowWorker:
 
     def apply(self, table: str, partition: int, offset: int, key: bytes | None, value: bytes | None) -> None:
         """One changelog record, while recovering or as a standby."""
-        if key is None or value is None:
+        if key is None:
             return
         held = self.partitions.get(partition)
         if held is None or held.is_started:
@@ -128,6 +129,28 @@ class WindowWorker:
         lane = self.lanes.pop(partition, None)
         if lane is not None:
             self.app.add_future(lane.stop(flush=False))
+
+    def prepare(self, pipelines: Sequence[Pipeline]) -> Callable[[], None]:
+        """What makes lanes and copies watch other pipelines from their next input on.
+
+        Raises:
+            ConfigError: a selector cannot be parsed, or too many pipelines share their windows.
+        """
+        return partial(self._replan, plan(pipelines))
+
+    def _replan(self, plans: Sequence[BlockPlan]) -> None:
+        self._plans = tuple(plans)
+        for number, partition in self.partitions.items():
+            if (lane := self.lanes.get(number)) is not None:
+                lane.replan(plans)
+            else:
+                self._replan_copy(partition, plans)
+
+    def _replan_copy(self, partition: Partition, plans: Sequence[BlockPlan]) -> None:
+        try:
+            replan(partition, plans, 0)
+        except RestartNeededError as exc:
+            self._crashed(exc)
 
     def _leave(self, partition: Partition) -> None:
         self.budget.give(partition.series)

@@ -10,7 +10,9 @@ from typing import Literal, Protocol
 from openanomaly.core.frames import ForecastFrame, SampleFrame
 from openanomaly.core.windows.inputs import Inputs, Item, Tick
 from openanomaly.core.windows.partition import Checkpoint, Output, Partition
+from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Record
+from openanomaly.core.windows.replan import replan
 from openanomaly.errors import MalformedFrameError
 
 _WAITING = {"samples": 16, "forecasts": 128}
@@ -76,6 +78,7 @@ class Lane:
         self._clock = clock
         self._read_on = read_on
         self._held: set[Topic] = set()
+        self._plans: Sequence[BlockPlan] | None = None
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._outputs: asyncio.Queue[Output | Checkpoint] = asyncio.Queue(_WRITES)
@@ -170,8 +173,15 @@ class Lane:
         self.inputs.offer_tick(now_ms, through)
         self._wake.set()
 
+    def replan(self, plans: Sequence[BlockPlan]) -> None:
+        """Watch other pipelines from the next input on; behind the run that is repeated, if one is."""
+        self._plans = plans
+        self._wake.set()
+
     async def _feed(self) -> None:
         while not self._is_ending:
+            if self._plans is not None and not self.is_replaying:
+                await self._replan(self._plans)
             step = self.inputs.next(self.partition)
             if step is None:
                 self._wake.clear()
@@ -238,6 +248,13 @@ class Lane:
             self._next_evict_ms = self._ticked_ms + _EVICT_MS
             if gone := self.partition.evict(self._ticked_ms, self._idle_ttl_ms):
                 await self._outputs.put(gone)
+
+    async def _replan(self, plans: Sequence[BlockPlan]) -> None:
+        """Between two checkpoints, no input between them: there a recovery with the new pipelines begins."""
+        self._plans = None
+        await self._checkpoint()
+        await self._outputs.put(replan(self.partition, plans, self._now_ms()))
+        await self._checkpoint()
 
     async def written(self) -> None:
         """Wait until everything computed so far is written."""

@@ -1,11 +1,12 @@
 """The admin API: what a running process is doing, for people and for our own commands."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiohttp import web
 
+from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
 from openanomaly.web.auth import ADMIN
@@ -19,8 +20,9 @@ Explain = Callable[[str], Awaitable[list[dict[str, Any]]]]
 class Admin:
     """Answers below `/api/v1/admin/`. Rooms add reports of their own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pipelines: Callable[[], Sequence[Pipeline]]) -> None:
         self._settings = settings
+        self._running = pipelines
         self.reports: dict[str, Report] = {}
         self._explain: Explain | None = None
 
@@ -43,7 +45,7 @@ class Admin:
         return web.json_response({name: dict(report()) for name, report in self.reports.items()})
 
     async def _pipelines(self, request: web.Request) -> web.Response:
-        return web.json_response([p.model_dump(mode="json") for p in self._settings.pipelines])
+        return web.json_response([p.model_dump(mode="json") for p in self._running()])
 
     async def _show_settings(self, request: web.Request) -> web.Response:
         return web.json_response(self._settings.model_dump(mode="json"))  # secrets are masked by their type

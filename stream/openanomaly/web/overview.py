@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from prometheus_client import Counter, Gauge
 from prometheus_client.samples import Sample
 
+from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.settings import Settings
 from openanomaly.telemetry import Telemetry
 from openanomaly.web.server import Health
@@ -38,6 +39,7 @@ class Overview:
         health: Health,
         reports: Reports,
         following: Following,
+        pipelines: Callable[[], Sequence[Pipeline]],
     ) -> None:
         self._settings = settings
         self._roles = roles
@@ -45,6 +47,7 @@ class Overview:
         self._health = health
         self._reports = reports
         self._following = following
+        self._pipelines = pipelines
 
     def __call__(self) -> dict[str, Any]:
         window = self._report("window")
@@ -73,7 +76,7 @@ class Overview:
                     "warmup": p.score.warmup,
                     "alert_score": p.score.alert_score,
                 }
-                for p in self._settings.pipelines
+                for p in self._pipelines()
             ],
             "write_path": "/api/v1/write" if receives else None,
             "needs_credentials": self._settings.web.auth.is_set,

@@ -43,7 +43,7 @@ class StatusPage:
     def __init__(
         self,
         board: Board,
-        pipelines: Sequence[str],
+        pipelines: Callable[[], Sequence[str]],
         overview: Callable[[], Mapping[str, Any]],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -67,7 +67,7 @@ class StatusPage:
             given = dict(request.query)
             if len(given) < len(request.query):
                 raise MalformedRequestError("a parameter is given twice")
-            query = Query.parse(given, list(dict.fromkeys([*self._pipelines, *self._board.pipelines])))
+            query = Query.parse(given, list(dict.fromkeys([*self._pipelines(), *self._board.pipelines])))
         except MalformedRequestError as exc:
             return web.Response(status=400, text=f"{exc}\n", headers=_HEADERS)
         now_s = self._clock()

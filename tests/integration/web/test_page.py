@@ -95,7 +95,7 @@ class Site:
         def clock() -> float:
             return ((found.clock_ms or NOW_MS) + after_ms) / 1000
 
-        StatusPage(found, ["default"], facts, clock).register(self.server)
+        StatusPage(found, lambda: ["default"], facts, clock).register(self.server)
         await self.server.start()
         self.port = self.server.port or 0
         return f"{self.server.url}/"

@@ -73,7 +73,7 @@ def test_a_record_that_comes_before_its_lane_is_built_waits_for_it(worker: Windo
 
 def test_a_partition_that_begins_anew_gives_its_series_back(worker: WindowWorker) -> None:
     held = worker.partitions[0] = drive.partition()
-    held._budget = worker.budget
+    held.budget = worker.budget
     out = held.put(drive.frame([("a", 1000, 1.0), ("b", 1000, 1.0)]), 0, 1000)
     assert worker.budget.used == 2
 
@@ -90,7 +90,7 @@ def test_series_beyond_the_limit_are_told_of_once_a_minute(
 ) -> None:
     worker.budget.limit = 1
     held = worker.partitions[0] = drive.partition()
-    held._budget = worker.budget
+    held.budget = worker.budget
     offsets = itertools.count()
 
     def told(now_s: float, *names: str) -> list[str]:

@@ -24,7 +24,7 @@ def test_a_series_is_found_among_more_than_are_listed() -> None:
 
     async def ask(*wanted: Labels) -> list[Any]:
         server = WebServer(WebSettings(), CollectorRegistry(), Health())
-        StatusPage(found, ["default"], dict).register(server)
+        StatusPage(found, lambda: ["default"], dict).register(server)
         async with TestServer(server.app) as running, aiohttp.ClientSession() as session:
             client = Client(session, str(running.make_url("")).rstrip("/"))
             return [await client.anomaly(labels, NOW_MS) for labels in wanted]

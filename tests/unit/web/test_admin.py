@@ -28,7 +28,10 @@ def ask(path: str, *, method: str = "GET", body: str = "", with_windows: bool = 
     """Status and answer, as JSON if it is."""
 
     async def run() -> tuple[int, Any]:
-        server, admin = WebServer(SETTINGS.web, CollectorRegistry(), Health()), Admin(SETTINGS)
+        server, admin = (
+            WebServer(SETTINGS.web, CollectorRegistry(), Health()),
+            Admin(SETTINGS, lambda: SETTINGS.pipelines),
+        )
         admin.report("sink", lambda: {"up": True})
         if with_windows:
             admin.explain(explain)

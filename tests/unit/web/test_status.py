@@ -57,11 +57,17 @@ def ask(
             },
         }  # fmt: skip
         overview = Overview(
-            settings, ("receiver", "sink"), telemetry, health, reports, following or Following()
+            settings,
+            ("receiver", "sink"),
+            telemetry,
+            health,
+            reports,
+            following or Following(),
+            lambda: settings.pipelines,
         )
         server = WebServer(settings.web, CollectorRegistry(), health)
         shown = Board(Limits()) if found is None else found
-        StatusPage(shown, ["default"], overview, clock=lambda: 1000.5).register(server)
+        StatusPage(shown, lambda: ["default"], overview, clock=lambda: 1000.5).register(server)
         out = []
         async with TestClient(TestServer(server.app)) as client:
             for path in paths:

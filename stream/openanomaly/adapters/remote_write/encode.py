@@ -65,6 +65,13 @@ class ScoreEncoder:
         self._known = known
         self._pipelines: dict[str, _Heads] = {}
 
+    def relabel(self, pipeline_labels: Mapping[str, Mapping[str, str]]) -> None:
+        """Pipelines have other labels from now on."""
+        for name in list(self._pipelines):
+            if pipeline_labels.get(name, {}) != self._pipeline_labels.get(name, {}):
+                del self._pipelines[name]
+        self._pipeline_labels = pipeline_labels
+
     def encode(self, frame: ScoreFrame) -> Encoded:
         """The time series of a frame.
 

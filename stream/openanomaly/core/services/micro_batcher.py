@@ -85,11 +85,8 @@ class MicroBatcher:
         executor: Executor | None = None,
     ) -> None:
         """`clock_s` is monotonic and orders the queue; `now_ms` is the wall clock of the frames."""
-        self._engines = engines
-        # Models that mean the same engine share batches, under the name of the first one.
-        first = {id(engine): name for name, engine in list(engines.items())[::-1]}
-        self._names = {name: first[id(engine)] for name, engine in engines.items()}
-        self._lengths = {name: lengths(engine.max_context) for name, engine in engines.items()}
+        self._all: dict[str, ModelEngine] = {}
+        self.use(engines)
         self._options = options
         self._observer = observer
         self._clock_s = clock_s
@@ -105,6 +102,15 @@ class MicroBatcher:
         self._left = asyncio.Event()
         self._next: asyncio.Queue[_Batch] = asyncio.Queue(1)
         self._in_work = 0
+
+    def use(self, engines: Mapping[str, ModelEngine]) -> None:
+        """Forecast with these from now on. What waits for another engine is still answered by it."""
+        self.engines = dict(engines)
+        self._all = {**self._all, **engines}
+        # Models that mean the same engine share batches, under the name of the first one.
+        first = {id(engine): name for name, engine in list(engines.items())[::-1]}
+        self._names = {name: first[id(engine)] for name, engine in engines.items()}
+        self._lengths = {name: lengths(engine.max_context) for name, engine in engines.items()}
 
     @property
     def waiting(self) -> int:
@@ -126,7 +132,7 @@ class MicroBatcher:
             self._left.clear()
             await self._left.wait()
         request = Request.of(frame, len(self._options.levels), answered)
-        engine = self._engines.get(frame.model)
+        engine = self.engines.get(frame.model)
         if engine is None or not rows:
             if rows:
                 self._observer.dropped("unknown_model", rows)
@@ -180,7 +186,7 @@ class MicroBatcher:
             await self._next.join()
 
     def _lay_out(self, cut: Cut) -> _Batch:
-        fixed = self._engines[cut.key.model].fixed_shapes
+        fixed = self._all[cut.key.model].fixed_shapes
         sizes = batch_sizes(self._size(cut.key)) if fixed else ()
         return _Batch(cut, _stack(cut.parts, cut.key.length), sizes)
 
@@ -205,7 +211,7 @@ class MicroBatcher:
             batch = await self._next.get()
             self._next.task_done()
             key = batch.cut.key
-            engine = self._engines[key.model]
+            engine = self._all[key.model]
             begin_s = self._clock_s()
             outcome = await loop.run_in_executor(
                 executor, forecast, engine, batch.context, key.horizon, self._options.levels, batch.sizes
@@ -258,6 +264,8 @@ class MicroBatcher:
 
     def _close(self, part: Part) -> None:
         self._in_work -= len(part)
+        if not self.waiting:
+            self._all = dict(self.engines)  # those that are gone were needed for what waited
         self._left.set()
         part.request.close(len(part))
 

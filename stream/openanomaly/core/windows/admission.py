@@ -35,14 +35,42 @@ class Budget:
         self.used -= n
 
 
+class Refused:
+    """Labels of the newest series that no block wanted: a pipeline that comes may want them.
+
+    Receivers send labels now and then only, and may hear of a new pipeline before we do.
+    """
+
+    def __init__(self, limit: int = 8192) -> None:
+        self._limit = limit
+        self._blocks: dict[bytes, bytes] = {}
+
+    def remember(self, frame: SampleFrame, series: NDArray[np.int64]) -> None:
+        """Keep the label blocks of `series` of a frame."""
+        for i in series[-self._limit :].tolist():
+            self._blocks[frame.series.ids[i].tobytes()] = frame.series.block(i)
+        while len(self._blocks) > self._limit:
+            del self._blocks[next(iter(self._blocks))]
+
+    def block(self, series_id: NDArray[np.uint64]) -> bytes:
+        """The label block of a series, empty if it is not known."""
+        return self._blocks.get(series_id.tobytes(), b"")
+
+
 def admit(
-    block: Block, others: Sequence[Block], frame: SampleFrame, new: NDArray[np.int64], budget: Budget
+    block: Block,
+    others: Sequence[Block],
+    frame: SampleFrame,
+    new: NDArray[np.int64],
+    budget: Budget,
+    refused: Refused,
 ) -> int:
     """Give rows to those of the `new` series that `block` wants, as far as the budget goes.
 
     Args:
         others: the other blocks of the partition.
         new: positions in the series of `frame`.
+        refused: who was looked at before, by pipelines that were other ones.
 
     Returns:
         How many of them have a row in no other block.
@@ -51,7 +79,7 @@ def admit(
         MalformedFrameError: labels of one cannot be read.
     """
     ids: Ids = frame.series.ids
-    known = _known_labels(others, frame, new)
+    known = _known_labels(others, frame, new, refused)
     if not (new := new[[bool(b) for b in known]]).size:
         return 0
     known = [b for b in known if b]
@@ -83,8 +111,10 @@ def admit(
     return distinct
 
 
-def _known_labels(others: Iterable[Block], frame: SampleFrame, new: NDArray[np.int64]) -> list[bytes]:
-    """Label blocks of series that a block does not have: the frame's, or another block's; else empty.
+def _known_labels(
+    others: Iterable[Block], frame: SampleFrame, new: NDArray[np.int64], refused: Refused
+) -> list[bytes]:
+    """Label blocks of series that a block does not have: the frame's, another block's, or of one refused.
 
     Without either the series waits for a frame with its labels, which receivers send now and then.
     """
@@ -95,7 +125,7 @@ def _known_labels(others: Iterable[Block], frame: SampleFrame, new: NDArray[np.i
         rows = other.catalogue.find(frame.series.ids[new])
         for i in np.flatnonzero((rows >= 0) & (rows != UNWANTED)).tolist():
             out[i] = out[i] or other.catalogue.labels[rows[i]]
-    return out
+    return [block or refused.block(frame.series.ids[i]) for block, i in zip(out, new.tolist(), strict=True)]
 
 
 def in_none(blocks: Iterable[Block], ids: Ids) -> int:

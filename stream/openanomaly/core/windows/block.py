@@ -66,6 +66,11 @@ class Scoring:
         self.closed = 0
         """Steps that closed since the last census."""
 
+    def judge_for(self, pipeline: WatchedPipeline) -> None:
+        """Go on with other options of the pipeline."""
+        self.pipeline = pipeline
+        self.scorer = Scorer(pipeline.pipeline.score)
+
     def grow(self, rows: int) -> None:
         capacity = len(self.members)
         if rows <= capacity:
@@ -226,12 +231,16 @@ class Block:
         return [closing] if closing.rows.size else []
 
     def idle(self, now_ms: int, ttl_ms: int) -> Rows:
-        """Rows without a sample for `ttl_ms`. Those whose state a restart did not find start to wait now."""
+        """Rows without a sample for `ttl_ms`, and those that no pipeline wants any more.
+
+        Those whose state a restart did not find start to wait now.
+        """
         n = self.rows
         owned = self.catalogue.born[:n] != FREE
         deadline = self.state["deadline_ms"][:n]
         deadline[owned & (deadline == NONE)] = now_ms
-        return np.flatnonzero(owned & (deadline <= now_ms - ttl_ms))
+        wanted = np.logical_or.reduce([s.members[:n] for s in self.scorings])
+        return np.flatnonzero(owned & ((deadline <= now_ms - ttl_ms) | ~wanted))
 
     def evict(self, rows: Rows) -> None:
         self.catalogue.evict(rows)
@@ -298,12 +307,13 @@ class Block:
                 last = np.where(before == NONE, bucket - 1, before)
                 due = (bucket + shift) // forecaster.every != (last + shift) // forecaster.every
                 at = np.flatnonzero(due)
-            at = at[self._wanted(forecaster, rows[at])]
+            at = at[self.wanted(forecaster, rows[at])]
             if at.size:
                 out.append((forecaster, rows[at], bucket[at]))
         return out
 
-    def _wanted(self, forecaster: ForecasterSpec, rows: Rows) -> NDArray[np.bool_]:
+    def wanted(self, forecaster: ForecasterSpec, rows: Rows) -> NDArray[np.bool_]:
+        """(n,) which of `rows` are of a pipeline that asks this forecaster."""
         members = [s.members[rows] for s in self.scorings if s.pipeline.forecaster == forecaster]
         wanted: NDArray[np.bool_] = np.logical_or.reduce(members)
         return wanted

@@ -97,6 +97,10 @@ class Catalogue:
         self._table.insert(ids, np.full(len(ids), UNWANTED, np.int32))
         self._unwanted += len(ids)
 
+    def forget_refused(self) -> None:
+        """Look at every series again that was not for this block: it may be now."""
+        self._rebuild()
+
     def admit(
         self,
         ids: Ids,

@@ -163,7 +163,7 @@ def catalogue_records(partition: Partition) -> Iterator[Record]:
 def ring_records(partition: Partition) -> Iterator[Record]:
     """The windows, as if their steps had just closed one after another."""
     for block in partition.blocks.values():
-        yield from records.ring_records(block, _closings(block), _BEGIN)
+        yield from records.ring_records(block, closings(block), _BEGIN)
 
 
 def state_records(partition: Partition) -> Iterator[Record]:
@@ -172,15 +172,16 @@ def state_records(partition: Partition) -> Iterator[Record]:
         yield from records.state_records(block, _BEGIN, sequence=1)
 
 
-def _closings(block: Block) -> Iterator[Closing]:
+def closings(block: Block) -> Iterator[Closing]:
+    """The windows of a block as steps that close one after another."""
     live = block.catalogue.live_rows()
     pages = np.flatnonzero(np.diff(live // RING_PAGE)) + 1
     for rows in np.split(live, pages):
-        for some, bucket, value in _steps(block.ring, rows, block.catalogue.born[rows]):
+        for some, bucket, value in steps(block.ring, rows, block.catalogue.born[rows]):
             yield Closing(some, bucket, value, [])
 
 
-def _steps(
+def steps(
     ring: Ring, rows: Rows, born: NDArray[np.int64]
 ) -> Iterator[tuple[Rows, NDArray[np.int64], NDArray[np.float32]]]:
     """(rows, bucket, value) of every step in the windows of `rows`; those of a row ascend."""

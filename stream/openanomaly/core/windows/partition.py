@@ -18,17 +18,18 @@ from openanomaly.core.fields import parse
 from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
 from openanomaly.core.series import decode_labels
 from openanomaly.core.windows import output, records
-from openanomaly.core.windows.admission import Budget, admit, in_none, members_of
+from openanomaly.core.windows.admission import Budget, Refused, admit, in_none, members_of
 from openanomaly.core.windows.block import Block, Closing
-from openanomaly.core.windows.catalogue import FREE, UNWANTED, missing
+from openanomaly.core.windows.catalogue import FREE, UNWANTED, Catalogue, missing
 from openanomaly.core.windows.census import census_frames
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.rows import PART, Rows
-from openanomaly.errors import BrokerError
+from openanomaly.errors import BrokerError, RestartNeededError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 
 _MARKS = 20_000
+_STRANGER_BYTES = 4 << 20
 
 
 @dataclass(slots=True)
@@ -72,18 +73,24 @@ class Partition:
         self.is_started = False
         self.distinct_series = 0
         """Series that have a row: those of several blocks count once, in `series` once per block."""
-        self._budget = budget
+        self.keys: dict[int, set[bytes]] = {}
+        """By block, wanted or not: keys of the records that the `state` changelog has of it."""
+        self.budget = budget
         self._sequence = 0
         self._pages: dict[bytes, bytes] = {}
         self._ahead: dict[int, list[Position]] = {}
         self._written_ms: deque[tuple[int, int]] = deque()
         self._evicted_ms = 0
         self._moving_from: str | None = None
+        self._left: Counter[str] = Counter()
+        self._refused = Refused()
+        self._strangers: dict[int, list[tuple[bytes, bytes | None]]] = {}
+        self._stranger_bytes = 0
 
     @property
     def counts(self) -> Counter[str]:
         """Outcomes since the start, over all blocks."""
-        return sum((b.counts for b in self.blocks.values()), Counter())
+        return sum((b.counts for b in self.blocks.values()), Counter(self._left))
 
     @property
     def series(self) -> int:
@@ -105,19 +112,28 @@ class Partition:
 
     # -- recovery ------------------------------------------------------------------------------
 
-    def restore(self, key: bytes, value: bytes) -> None:
-        """Take one record of either changelog, in the order of its topic.
+    def restore(self, key: bytes, value: bytes | None) -> None:
+        """Take one record of either changelog, in the order of its topic; None ends what the key had.
 
         Raises:
             MalformedFrameError, UnknownVersionError: the record is not one this release can read.
         """
         kind, uid, _, _ = records.read_key(key)
-        records.check_version(kind, value)
+        if value is not None:
+            records.check_version(kind, value)
         if kind == records.MOVE:
-            self._moving_from = records.restore_move(value)
+            self._moving_from = None if value is None else records.restore_move(value)
             return
+        if kind not in (records.COLUMN, records.PATCH):
+            self._note(uid, key, value)
         block = self.blocks.get(uid)
-        if block is None:  # of a pipeline that is no longer defined
+        if block is None:
+            self._pass_over(uid, key, value)
+            return
+        if value is None:  # the block has begun anew
+            if kind == records.CATALOGUE:
+                block.catalogue = Catalogue(uid, str(block.spec))
+            self._pages.pop(key, None)
             return
         if kind in (records.COLUMN, records.PATCH):
             take = records.restore_column if kind == records.COLUMN else records.restore_patch
@@ -129,6 +145,37 @@ class Partition:
         else:
             self._pages.pop(key, None)  # what is written last holds, and so is restored last
             self._pages[key] = value
+
+    def _note(self, uid: int, key: bytes, value: bytes | None) -> None:
+        keys = self.keys.setdefault(uid, set())
+        if value is None:
+            keys.discard(key)
+        else:
+            keys.add(key)
+
+    def _pass_over(self, uid: int, key: bytes, value: bytes | None) -> None:
+        """Of windows that no pipeline asks for. A copy may hear of a new pipeline later than who writes."""
+        held = self._strangers.setdefault(uid, [])
+        self._stranger_bytes += len(key) + len(value or b"")
+        if self._stranger_bytes > _STRANGER_BYTES:
+            for kept in self._strangers.values():
+                kept.clear()
+        else:
+            held.append((key, value))
+
+    def recall(self, uid: int) -> None:
+        """Windows that nobody asked for are wanted, before the start: take their records.
+
+        Raises:
+            RestartNeededError: they were too many to be kept.
+        """
+        held = self._strangers.pop(uid, None)
+        if held is not None and not held:
+            raise RestartNeededError(
+                f"partition {self.number} is being copied and has passed over windows that are wanted now"
+            )
+        for key, value in held or ():
+            self.restore(key, value)
 
     def start(self) -> None:
         """All records are there: build what they do not hold, and be ready for inputs.
@@ -160,7 +207,8 @@ class Partition:
                 if k == kind:
                     self._restore_page(self.blocks[uid], value)
         self._pages.clear()
-        self._budget.used += self.series
+        self._strangers.clear()
+        self.budget.used += self.series
         self.is_started = True
 
     def _restore_page(self, block: Block, value: bytes) -> None:
@@ -223,6 +271,8 @@ class Partition:
         """
         # All blocks read the labels before any takes a sample: a bad frame changes nothing.
         found = [(block, self._rows(block, frame)) for block in self.blocks.values()]
+        if (nowhere := self._in_no_block(frame, [rows for _, rows in found])).size:
+            self._refused.remember(frame, nowhere)
         self.position = self.position._replace(samples=offset + 1)
         position = Position(offset + 1, self.position.forecasts, 0)
         out = Output()
@@ -240,7 +290,7 @@ class Partition:
                 rows, timestamp_ms, value = rows[keep], timestamp_ms[keep], value[keep]
             block.counts["in"] += frame.row.size
             closings = block.put(rows.astype(np.int64), timestamp_ms, value, frame.received_ms)
-            out.catalogue += _catalogue_records(block)
+            out.catalogue += catalogue_records(self, block)
             self._extend(out, block, closings, position, now_ms)
         return out
 
@@ -282,7 +332,7 @@ class Partition:
         return [frame for block in self.blocks.values() for frame in census_frames(block, self.emit, now_ms)]
 
     def evict(self, now_ms: int, ttl_ms: int) -> Output:
-        """Take rows from series that have been idle for `ttl_ms`."""
+        """Take rows from series that have been idle for `ttl_ms`, or that no pipeline wants any more."""
         out = Output()
         for block in self.blocks.values():
             rows = block.idle(now_ms, ttl_ms)
@@ -290,9 +340,16 @@ class Partition:
                 block.counts["evicted"] += rows.size
                 self.distinct_series -= in_none(self._others(block), block.catalogue.ids[rows])
                 block.evict(rows)
-                self._budget.give(rows.size)
-                out.catalogue += _catalogue_records(block)
+                self.budget.give(rows.size)
+                out.catalogue += catalogue_records(self, block)
         return out
+
+    def leave(self, block: Block) -> None:
+        """No pipeline asks for these windows any more."""
+        self._left.update(block.counts)
+        self._ahead.pop(block.uid, None)
+        if self.is_started:
+            self.budget.give(block.catalogue.live)
 
     def _extend(
         self, out: Output, block: Block, closings: list[Closing], position: Position, now_ms: int
@@ -308,16 +365,24 @@ class Partition:
         """(S,) rows of the frame's series; new ones are admitted."""
         rows = block.catalogue.find(frame.series.ids)
         if (new := missing(rows)).size:
-            self.distinct_series += admit(block, self._others(block), frame, new, self._budget)
+            self.distinct_series += admit(block, self._others(block), frame, new, self.budget, self._refused)
             rows = block.catalogue.find(frame.series.ids)
         if (odd := (rows < 0) | (rows == UNWANTED)).any():
             lost = np.bincount(frame.row, minlength=len(rows))
-            full = self._budget.used >= self._budget.limit
+            full = self.budget.used >= self.budget.limit
             without = (rows < 0) & ~frame.series.has_labels & (not full)
             block.counts["unlabelled"] += int(lost[without].sum())
             block.counts["max_series"] += int(lost[(rows < 0) & ~without].sum())
             block.counts["unselected"] += int(lost[odd & (rows >= 0)].sum())
         return rows
+
+    def _in_no_block(self, frame: SampleFrame, rows: list[NDArray[np.int32]]) -> NDArray[np.int64]:
+        """The series that came with their labels, and that every block was looked at for in vain."""
+        if not (has := frame.series.has_labels).any():
+            return np.empty(0, np.int64)
+        for series_row in rows:
+            has = has & (series_row == UNWANTED)
+        return np.flatnonzero(has)
 
     def _others(self, block: Block) -> list[Block]:
         return [other for other in self.blocks.values() if other is not block]
@@ -331,6 +396,8 @@ class Partition:
         for block in self.blocks.values():
             ahead = self._ahead.get(block.uid, ())
             out += records.state_records(block, self.position, self._sequence, ahead)
+        for record in out:
+            self._note(records.read_key(record.key)[1], *record)
         forecasts = self._oldest_forecast(now_ms)
         for block in self.blocks.values():
             for bands in block.bands.values():
@@ -358,11 +425,15 @@ class Partition:
         return self._written_ms[0][0] if self._written_ms else self.position.forecasts
 
 
-def _catalogue_records(block: Block) -> list[Record]:
-    return [
+def catalogue_records(partition: Partition, block: Block) -> list[Record]:
+    """The pages of a block's catalogue that changed since the last call."""
+    out = [
         Record(records.key(records.CATALOGUE, block.uid, page, slot), value)
         for page, slot, value in block.catalogue.records()
     ]
+    if out:
+        partition.keys.setdefault(block.uid, set()).update(record.key for record in out)
+    return out
 
 
 __all__ = ["FREE", "Budget", "Checkpoint", "Output", "Partition", "Position", "Rows"]

@@ -73,4 +73,4 @@ def plan(pipelines: Iterable[Pipeline]) -> tuple[BlockPlan, ...]:
 
 def ring_retention_s(plans: Iterable[BlockPlan]) -> float:
     """How long the `ring` changelog keeps steps: the longest window, and half as much again."""
-    return max(p.spec.context * p.spec.step_ms for p in plans) / 1000 * 1.5
+    return max((p.spec.context * p.spec.step_ms for p in plans), default=0) / 1000 * 1.5

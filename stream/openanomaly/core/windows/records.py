@@ -39,8 +39,10 @@ _COLUMN_HEAD = 32
 
 
 class Record(NamedTuple):
+    """`value` is None where what the key had is no more."""
+
     key: bytes
-    value: bytes
+    value: bytes | None
 
 
 class Position(NamedTuple):

@@ -15,6 +15,7 @@ from openanomaly.core.windows.inputs import Inputs, Item, Tick
 from openanomaly.core.windows.partition import Budget, Checkpoint, Output, Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.core.windows.records import Record
+from openanomaly.core.windows.replan import replan
 
 
 class Crash(Exception):
@@ -44,7 +45,12 @@ class EvictNow(NamedTuple):
     ttl_ms: int
 
 
-Event = Samples | Infer | TickNow | CheckpointNow | EvictNow
+class ReplanNow(NamedTuple):
+    now_ms: int
+    pipelines: tuple[Pipeline, ...]
+
+
+Event = Samples | Infer | TickNow | CheckpointNow | EvictNow | ReplanNow
 
 
 @dataclass
@@ -173,6 +179,9 @@ class Worker:
     def evict(self, now_ms: int, ttl_ms: int) -> None:
         self._send(self.partition.evict(now_ms, ttl_ms))
 
+    def replan(self, pipelines: Sequence[Pipeline], now_ms: int) -> None:
+        self._send(replan(self.partition, plan(pipelines), now_ms))
+
     def _send(self, output: Output) -> None:
         b = self.broker
         b.write(b.state, output.catalogue)
@@ -201,7 +210,7 @@ class Play:
 
     def run(self, events: Iterable[Event]) -> "Play":
         for event in events:
-            if isinstance(event, TickNow | CheckpointNow | EvictNow):
+            if not isinstance(event, Samples | Infer):
                 self.broker.now_ms = max(self.broker.now_ms, event.now_ms)
             if isinstance(event, Samples):
                 self.broker.samples.append(event.frame)
@@ -224,6 +233,11 @@ class Play:
             self.worker.checkpoint(event.now_ms)
         elif isinstance(event, EvictNow):
             self.worker.evict(event.now_ms, event.ttl_ms)
+        elif isinstance(event, ReplanNow) and self.pipelines != event.pipelines:
+            self.worker.checkpoint(event.now_ms)
+            self.pipelines = event.pipelines  # also of who comes after a crash
+            self.worker.replan(event.pipelines, event.now_ms)
+            self.worker.checkpoint(event.now_ms)
 
     @property
     def partition(self) -> Partition:
