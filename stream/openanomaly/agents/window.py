@@ -103,7 +103,7 @@ class WindowWorker:
 
     def apply(self, table: str, partition: int, offset: int, key: bytes | None, value: bytes | None) -> None:
         """One changelog record, while recovering or as a standby."""
-        if key is None:
+        if key is None or value is None:
             return
         held = self.partitions.get(partition)
         if held is None or held.is_started:

@@ -89,6 +89,8 @@ class Lane:
         return self.partition.next_mark() is not None
 
     def start(self) -> None:
+        if self.partition.opening:
+            self._outputs.put_nowait(self.partition.opening)
         for work in (self._feed, self._write):
             task = asyncio.create_task(work(), name=f"{work.__name__} {self.partition.number}")
             task.add_done_callback(self._done)

@@ -107,12 +107,11 @@ class Source:
     async def _restore(self, partition: Partition, spec: TopicSpec) -> None:
         number = partition.number
         async for record in self.all(spec, number):
-            if record.key is None:
+            if record.key is None or record.value is None:
                 continue
             try:
                 partition.restore(record.key, record.value)
-                if record.value is not None:
-                    self._look_for_strangers(number, record.key, record.value)
+                self._look_for_strangers(number, record.key, record.value)
             except MalformedFrameError as exc:
                 raise ConfigError(
                     f"{spec.name}[{number}] offset {record.offset} in {self._side.log}: {exc}"

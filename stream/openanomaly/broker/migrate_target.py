@@ -101,12 +101,10 @@ class Target:
 
     # -- records -----------------------------------------------------------------------------------
 
-    async def add(
-        self, topic: TopicSpec, partition: int, value: bytes | None, key: bytes | None = None
-    ) -> None:
+    async def add(self, topic: TopicSpec, partition: int, value: bytes, key: bytes | None = None) -> None:
         """Write a record, with others, sooner or later."""
         self._waiting[topic.name].append((partition, key, value))
-        size = len(key or b"") + len(value or b"")
+        size = len(key or b"") + len(value)
         self._waiting_bytes += size
         self._moved.records += 1
         self._moved.size_bytes += size

@@ -24,6 +24,7 @@ from openanomaly.core.windows.catalogue import FREE, UNWANTED, Catalogue, missin
 from openanomaly.core.windows.census import census_frames
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
+from openanomaly.core.windows.ring import Ring
 from openanomaly.core.windows.rows import PART, Rows
 from openanomaly.errors import BrokerError, RestartNeededError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
@@ -73,18 +74,20 @@ class Partition:
         self.is_started = False
         self.distinct_series = 0
         """Series that have a row: those of several blocks count once, in `series` once per block."""
-        self.keys: dict[int, set[bytes]] = {}
-        """By block, wanted or not: keys of the records that the `state` changelog has of it."""
+        self.written: set[int] = set()
+        """Blocks, wanted or not, of which the changelogs have something."""
         self.budget = budget
         self._sequence = 0
         self._pages: dict[bytes, bytes] = {}
         self._ahead: dict[int, list[Position]] = {}
         self._written_ms: deque[tuple[int, int]] = deque()
         self._evicted_ms = 0
+        self.opening = Output()
+        """What is to be written right behind the start."""
         self._moving_from: str | None = None
         self._left: Counter[str] = Counter()
         self._refused = Refused()
-        self._strangers: dict[int, list[tuple[bytes, bytes | None]]] = {}
+        self._strangers: dict[int, list[tuple[bytes, bytes]]] = {}
         self._stranger_bytes = 0
 
     @property
@@ -112,51 +115,41 @@ class Partition:
 
     # -- recovery ------------------------------------------------------------------------------
 
-    def restore(self, key: bytes, value: bytes | None) -> None:
-        """Take one record of either changelog, in the order of its topic; None ends what the key had.
+    def restore(self, key: bytes, value: bytes) -> None:
+        """Take one record of either changelog, in the order of its topic.
 
         Raises:
             MalformedFrameError, UnknownVersionError: the record is not one this release can read.
         """
         kind, uid, _, _ = records.read_key(key)
-        if value is not None:
-            records.check_version(kind, value)
+        records.check_version(kind, value)
         if kind == records.MOVE:
-            self._moving_from = None if value is None else records.restore_move(value)
+            self._moving_from = records.restore_move(value)
             return
-        if kind not in (records.COLUMN, records.PATCH):
-            self._note(uid, key, value)
+        self.written.add(uid)
         block = self.blocks.get(uid)
         if block is None:
             self._pass_over(uid, key, value)
-            return
-        if value is None:  # the block has begun anew
-            if kind == records.CATALOGUE:
-                block.catalogue = Catalogue(uid, str(block.spec))
-            self._pages.pop(key, None)
-            return
-        if kind in (records.COLUMN, records.PATCH):
+        elif kind in (records.COLUMN, records.PATCH):
             take = records.restore_column if kind == records.COLUMN else records.restore_patch
             mark = take(block, value)
             if not self.marks or self.marks[-1] != mark:
                 self.marks.append(mark)
         elif kind == records.CATALOGUE:
             block.catalogue.restore(value)
+        elif kind == records.RING_ANEW:
+            block.ring = Ring(block.spec.context)
+        elif kind == records.STATE_ANEW:
+            block.catalogue = Catalogue(uid, str(block.spec))
+            self._pages = {k: page for k, page in self._pages.items() if records.read_key(k)[1] != uid}
         else:
             self._pages.pop(key, None)  # what is written last holds, and so is restored last
             self._pages[key] = value
 
-    def _note(self, uid: int, key: bytes, value: bytes | None) -> None:
-        keys = self.keys.setdefault(uid, set())
-        if value is None:
-            keys.discard(key)
-        else:
-            keys.add(key)
-
-    def _pass_over(self, uid: int, key: bytes, value: bytes | None) -> None:
+    def _pass_over(self, uid: int, key: bytes, value: bytes) -> None:
         """Of windows that no pipeline asks for. A copy may hear of a new pipeline later than who writes."""
         held = self._strangers.setdefault(uid, [])
-        self._stranger_bytes += len(key) + len(value or b"")
+        self._stranger_bytes += len(key) + len(value)
         if self._stranger_bytes > _STRANGER_BYTES:
             for kept in self._strangers.values():
                 kept.clear()
@@ -192,6 +185,10 @@ class Partition:
         before: list[Block] = []
         for block in self.blocks.values():
             block.catalogue.restored()
+            if not block.rows and block.ring.is_written:
+                # A change of pipelines was interrupted: the ring is of another life of the block.
+                block.ring = Ring(block.spec.context)
+                self.opening.ring.append(records.anew_record(records.RING_ANEW, block))
             block.grow()
             live = block.catalogue.live_rows()
             if live.size:
@@ -201,28 +198,32 @@ class Partition:
             before.append(block)
             # A row whose steps were written before a checkpoint is closed through its first bucket at least.
             block.touched[:] = block.touched_cold[:] = False
+        sequences: dict[tuple[int, int], int] = {}
         for kind in (records.COLD, records.HOT):
             for key, value in self._pages.items():
                 k, uid, _, _ = records.read_key(key)
                 if k == kind:
-                    self._restore_page(self.blocks[uid], value)
+                    self._restore_page(self.blocks[uid], value, sequences)
         self._pages.clear()
         self._strangers.clear()
         self.budget.used += self.series
+        self.written.update(self.blocks)
         self.is_started = True
 
-    def _restore_page(self, block: Block, value: bytes) -> None:
+    def _restore_page(self, block: Block, value: bytes, sequences: dict[tuple[int, int], int]) -> None:
         message = parse(pb.StatePage, value, records.VERSION)
         parts = records.parts_of(message)
         records.restore_state(block, message, message.cold, [True] * len(parts))
         ahead = self._ahead.setdefault(block.uid, [])
         ahead.extend([Position(0, 0, 0)] * (parts.stop - len(ahead)))
         mark = Position(message.mark.samples, message.mark.forecasts, message.mark.tick_ms)
-        # Both kinds of record carry the hot columns: the newer of them holds.
-        newer = [mark >= ahead[part] for part in parts]
+        # Both kinds of record carry the hot columns: the newer of them holds, of one moment the later one.
+        newest = [(ahead[part], sequences.get((block.uid, part), 0)) for part in parts]
+        newer = [(mark, message.sequence) >= other for other in newest]
         records.restore_state(block, message, message.hot, newer)
-        for part in parts:
-            ahead[part] = max(mark, ahead[part])
+        for part, is_newer in zip(parts, newer, strict=True):
+            if is_newer:
+                ahead[part], sequences[block.uid, part] = mark, message.sequence
         self._sequence = max(self._sequence, message.sequence)
 
     def seek(self, samples: int, forecasts: int, samples_end: int, forecasts_end: int) -> None:
@@ -290,7 +291,7 @@ class Partition:
                 rows, timestamp_ms, value = rows[keep], timestamp_ms[keep], value[keep]
             block.counts["in"] += frame.row.size
             closings = block.put(rows.astype(np.int64), timestamp_ms, value, frame.received_ms)
-            out.catalogue += catalogue_records(self, block)
+            out.catalogue += catalogue_records(block)
             self._extend(out, block, closings, position, now_ms)
         return out
 
@@ -341,7 +342,7 @@ class Partition:
                 self.distinct_series -= in_none(self._others(block), block.catalogue.ids[rows])
                 block.evict(rows)
                 self.budget.give(rows.size)
-                out.catalogue += catalogue_records(self, block)
+                out.catalogue += catalogue_records(block)
         return out
 
     def leave(self, block: Block) -> None:
@@ -396,8 +397,6 @@ class Partition:
         for block in self.blocks.values():
             ahead = self._ahead.get(block.uid, ())
             out += records.state_records(block, self.position, self._sequence, ahead)
-        for record in out:
-            self._note(records.read_key(record.key)[1], *record)
         forecasts = self._oldest_forecast(now_ms)
         for block in self.blocks.values():
             for bands in block.bands.values():
@@ -425,15 +424,12 @@ class Partition:
         return self._written_ms[0][0] if self._written_ms else self.position.forecasts
 
 
-def catalogue_records(partition: Partition, block: Block) -> list[Record]:
+def catalogue_records(block: Block) -> list[Record]:
     """The pages of a block's catalogue that changed since the last call."""
-    out = [
+    return [
         Record(records.key(records.CATALOGUE, block.uid, page, slot), value)
         for page, slot, value in block.catalogue.records()
     ]
-    if out:
-        partition.keys.setdefault(block.uid, set()).update(record.key for record in out)
-    return out
 
 
 __all__ = ["FREE", "Budget", "Checkpoint", "Output", "Partition", "Position", "Rows"]

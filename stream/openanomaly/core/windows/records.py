@@ -21,8 +21,8 @@ page and begin the other rows anew, so it must not read it."""
 STEP_VERSION = 1
 """Of all other records."""
 _BITS = {1: "u1", 2: "u2", 4: "u4", 8: "u8"}
-COLUMN, PATCH, CATALOGUE, HOT, COLD, MOVE = 1, 2, 3, 4, 5, 6
-"""Kinds of record. COLUMN and PATCH go to the `ring` changelog, the others to `state`."""
+COLUMN, PATCH, CATALOGUE, HOT, COLD, MOVE, RING_ANEW, STATE_ANEW = 1, 2, 3, 4, 5, 6, 7, 8
+"""Kinds of record. COLUMN, PATCH and RING_ANEW go to the `ring` changelog, the others to `state`."""
 _READ_UP_TO = {
     COLUMN: ("Column", STEP_VERSION),
     PATCH: ("Patch", STEP_VERSION),
@@ -30,6 +30,8 @@ _READ_UP_TO = {
     HOT: ("StatePage", VERSION),
     COLD: ("StatePage", VERSION),
     MOVE: ("Move", STEP_VERSION),
+    RING_ANEW: ("Patch", STEP_VERSION),
+    STATE_ANEW: ("Patch", STEP_VERSION),
 }
 _KEY = struct.Struct("<BQII")
 _PATCH_ROWS = 16_384
@@ -39,10 +41,8 @@ _COLUMN_HEAD = 32
 
 
 class Record(NamedTuple):
-    """`value` is None where what the key had is no more."""
-
     key: bytes
-    value: bytes | None
+    value: bytes
 
 
 class Position(NamedTuple):
@@ -93,6 +93,12 @@ def restore_move(record: bytes) -> str | None:
     """From where the state is still being moved; None if all of it is here."""
     m = parse(pb.Move, record, STEP_VERSION)
     return None if m.is_complete else m.source
+
+
+def anew_record(kind: int, block: Block) -> Record:
+    """That all of a block before this record, in its changelog, is of another life of it."""
+    value = pb.Patch(version=STEP_VERSION, block=block.uid).SerializeToString()
+    return Record(key(kind, block.uid, 0), value)
 
 
 def ring_records(block: Block, closings: Iterable[Closing], position: Position) -> Iterator[Record]:

@@ -18,7 +18,6 @@ from openanomaly.core.windows.block import Block, Closing, Scoring
 from openanomaly.core.windows.migrate import closings, steps
 from openanomaly.core.windows.partition import Output, Partition, catalogue_records
 from openanomaly.core.windows.plan import BlockPlan
-from openanomaly.core.windows.records import Record
 from openanomaly.core.windows.rows import NONE, STATE_PAGE, Rows
 
 
@@ -49,10 +48,13 @@ def replan(partition: Partition, plans: Sequence[BlockPlan], now_ms: int) -> Out
         if not partition.is_started:
             partition.recall(uid)
             continue
-        out.catalogue += [Record(key, None) for key in sorted(partition.keys.pop(uid, ()))]
+        if uid in partition.written:
+            out.catalogue.append(records.anew_record(records.STATE_ANEW, block))
+            out.ring.append(records.anew_record(records.RING_ANEW, block))
+        partition.written.add(uid)
         if (old := _nearest(block, [*before.values(), *partition.blocks.values()])) is not None:
             _begin_as(block, old, partition.budget)
-            out.catalogue += catalogue_records(partition, block)
+            out.catalogue += catalogue_records(block)
             out.ring += records.ring_records(block, closings(block), partition.position)
             out.due += output.due_frames(block, [_wanted_now(block)], partition.number, now_ms)
     # In the order of the plans, as after a start: the first block that has a series' labels gives them.

@@ -36,6 +36,11 @@ class Ring:
         self._columns.grow(rows)
 
     @property
+    def is_written(self) -> bool:
+        """Whether any row has a step."""
+        return bool((self.newest > NEVER).any())
+
+    @property
     def newest(self) -> NDArray[np.int64]:
         return self._columns["newest"]
 

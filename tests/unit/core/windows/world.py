@@ -150,6 +150,7 @@ class Worker:
         self.partition.seek(*broker.committed, len(broker.samples), len(broker.forecasts))
         self.inputs: Inputs[bytes] = Inputs()
         self._fetched = list(broker.committed)
+        self._send(self.partition.opening)
 
     def drain(self) -> None:
         """Take every input that is there."""
@@ -204,9 +205,16 @@ class Play:
         self.worker = self._begin()
 
     def _begin(self) -> Worker:
-        self.lives += 1
-        Play.begun += 1
-        return Worker(self.broker, self.pipelines, ring_first=self.lives % 2 == 1)
+        while True:
+            self.lives += 1
+            Play.begun += 1
+            try:
+                return Worker(self.broker, self.pipelines, ring_first=self.lives % 2 == 1)
+            except Crash:
+                self._burn_anew()
+
+    def _burn_anew(self) -> None:
+        self.broker.fuse = self.fuses.pop(0) if self.fuses else -1
 
     def run(self, events: Iterable[Event]) -> "Play":
         for event in events:
@@ -222,7 +230,7 @@ class Play:
                     self._happen(event)
                     break
                 except Crash:
-                    self.broker.fuse = self.fuses.pop(0) if self.fuses else -1
+                    self._burn_anew()
                     self.worker = self._begin()
         return self
 
