@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -32,7 +33,13 @@ from openanomaly.core.windows.partition import Budget, Output, Partition
 from openanomaly.core.windows.plan import BlockPlan, plan, ring_retention_s
 from openanomaly.core.windows.records import Record
 from openanomaly.core.windows.replan import replan
-from openanomaly.errors import ConfigError, DeliveryError, RejectedError, RestartNeededError
+from openanomaly.errors import (
+    ConfigError,
+    DeliveryError,
+    RejectedError,
+    RestartNeededError,
+    RetryableError,
+)
 from openanomaly.settings import WindowSettings
 from openanomaly.telemetry import WindowMetrics
 
@@ -90,8 +97,7 @@ class WindowWorker:
         }
         # Samples may wait for so long before a worker repeats their run, and needs its marks and the steps
         # before them.
-        kept_s = ring_retention_s(self._plans) + (topics.samples.retention_s or 0.0)
-        self._ring = changelog_table(app, "ring", topics.samples.partitions, self, retention_s=kept_s)
+        self._ring = changelog_table(app, "ring", topics.samples.partitions, self, retention_s=self._kept_s())
         self._state = changelog_table(app, "state", topics.samples.partitions, self, retention_s=None)
         app.agent(self._samples, name="openanomaly.window.samples")(self._read_samples)
         app.agent(self._forecasts, name="openanomaly.window.forecasts")(self._read_forecasts)
@@ -140,11 +146,28 @@ class WindowWorker:
 
     def _replan(self, plans: Sequence[BlockPlan]) -> None:
         self._plans = tuple(plans)
+        self._keep_steps_for(self._kept_s())
         for number, partition in self.partitions.items():
             if (lane := self.lanes.get(number)) is not None:
                 lane.replan(plans)
             else:
                 self._replan_copy(partition, plans)
+
+    def _kept_s(self) -> float:
+        return ring_retention_s(self._plans) + (self._topics.samples.retention_s or 0.0)
+
+    def _keep_steps_for(self, kept_s: float) -> None:
+        """Longer windows need more of the changelog; what is kept longer than needed stays."""
+        spec = self.app.specs[self._ring.changelog_topic_name]
+        if spec.retention_s is not None and spec.retention_s < kept_s:
+            self.app.specs[spec.name] = replace(spec, retention_s=kept_s)
+            self.app.add_future(self._ensure_topics())
+
+    async def _ensure_topics(self) -> None:
+        try:
+            await self.app.ensure_topics()
+        except (ConfigError, RetryableError) as exc:
+            log.error("the ring changelog keeps fewer steps than windows have now: %s", exc)
 
     def _replan_copy(self, partition: Partition, plans: Sequence[BlockPlan]) -> None:
         try:

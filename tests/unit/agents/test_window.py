@@ -280,3 +280,26 @@ def test_offsets_are_released_until_they_are_committed(worker: WindowWorker) -> 
         assert released == [("samples", 1, 5), ("forecasts", 1, 3)] * 2
 
     asyncio.run(scenario())
+
+
+def test_longer_windows_are_kept_for_longer(worker: WindowWorker) -> None:
+    async def scenario() -> tuple[list[float], list[str]]:
+        kept, asked = [], []
+
+        async def ensure() -> None:
+            asked.append("topics")
+
+        worker.app.ensure_topics = ensure  # type: ignore[method-assign]
+        worker.app.add_future = lambda coroutine: asyncio.ensure_future(coroutine)  # type: ignore[method-assign]
+        for context in (128, 64):
+            worker.prepare([drive.pipeline(context=context)])()
+            await asyncio.sleep(0)
+            name = next(name for name in worker.app.specs if name.endswith("ring-changelog"))
+            kept.append(worker.app.specs[name].retention_s)
+        return kept, asked
+
+    before = next(s.retention_s for n, s in worker.app.specs.items() if n.endswith("ring-changelog"))
+    kept, asked = asyncio.run(scenario())
+    assert before is not None
+    assert kept == [before + 64 * 10 * 1.5] * 2, "what is kept for longer than needed stays"
+    assert asked == ["topics"]
