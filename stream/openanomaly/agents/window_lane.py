@@ -20,6 +20,8 @@ _WRITES = 4
 _EVICT_MS = 60_000
 
 Topic = Literal["samples", "forecasts"]
+Change = Callable[[Partition, int], Output]
+"""What happens to a partition at a time of the wall clock (ms), and what is to be written for it."""
 
 
 @dataclass(slots=True)
@@ -78,7 +80,7 @@ class Lane:
         self._clock = clock
         self._read_on = read_on
         self._held: set[Topic] = set()
-        self._plans: Sequence[BlockPlan] | None = None
+        self._changes: deque[Change] = deque()
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._outputs: asyncio.Queue[Output | Checkpoint] = asyncio.Queue(_WRITES)
@@ -175,15 +177,19 @@ class Lane:
         self.inputs.offer_tick(now_ms, through)
         self._wake.set()
 
-    def replan(self, plans: Sequence[BlockPlan]) -> None:
-        """Watch other pipelines from the next input on; behind the run that is repeated, if one is."""
-        self._plans = plans
+    def change(self, change: Change) -> None:
+        """Change the partition before the next input; behind the run that is repeated, if one is."""
+        self._changes.append(change)
         self._wake.set()
+
+    def replan(self, plans: Sequence[BlockPlan]) -> None:
+        """Watch other pipelines."""
+        self.change(lambda partition, now_ms: replan(partition, plans, now_ms))
 
     async def _feed(self) -> None:
         while not self._is_ending:
-            if self._plans is not None and not self.is_replaying:
-                await self._replan(self._plans)
+            if self._changes and not self.is_replaying:
+                await self._change(self._changes.popleft())
             step = self.inputs.next(self.partition)
             if step is None:
                 self._wake.clear()
@@ -251,11 +257,10 @@ class Lane:
             if gone := self.partition.evict(self._ticked_ms, self._idle_ttl_ms):
                 await self._outputs.put(gone)
 
-    async def _replan(self, plans: Sequence[BlockPlan]) -> None:
-        """Between two checkpoints, no input between them: there a recovery with the new pipelines begins."""
-        self._plans = None
+    async def _change(self, change: Change) -> None:
+        """Between two checkpoints without an input between: a recovery begins on one side, and not before."""
         await self._checkpoint()
-        await self._outputs.put(replan(self.partition, plans, self._now_ms()))
+        await self._outputs.put(change(self.partition, self._now_ms()))
         await self._checkpoint()
 
     async def written(self) -> None:

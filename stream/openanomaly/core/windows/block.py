@@ -318,6 +318,18 @@ class Block:
         wanted: NDArray[np.bool_] = np.logical_or.reduce(members)
         return wanted
 
+    def due_now(self, rows: Rows, forecasters: Sequence[ForecasterSpec] | None = None) -> Closing:
+        """Nothing closes, and the contexts of `rows` are due for every forecaster, or for those given."""
+        rows = rows[self.state["closed"][rows] > NONE]
+        closed = self.state["closed"][rows]
+        due = []
+        for forecaster in self.plan.forecasters if forecasters is None else forecasters:
+            at = np.flatnonzero(self.wanted(forecaster, rows))
+            if at.size:
+                due.append((forecaster, rows[at], closed[at]))
+        none: Rows = np.empty(0, np.int64)
+        return Closing(none, none, np.empty(0, np.float32), [], due)
+
     def forecast(self, frame: ForecastFrame, offset: int) -> int:
         """Take over forecasts of rows that still have the owner they were made for; how many."""
         bands = self.bands.get(frame.forecaster)

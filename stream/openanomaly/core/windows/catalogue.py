@@ -143,6 +143,11 @@ class Catalogue:
         self._free.extend(rows.tolist())
         self._touch(rows)
 
+    def date_back(self, rows: Rows, born: NDArray[np.int64]) -> None:
+        """Rows have steps from earlier on than was known."""
+        self.born[rows] = born
+        self._touch(rows)
+
     def live_rows(self) -> Rows:
         return np.flatnonzero(self.born[: self.rows] != FREE)
 

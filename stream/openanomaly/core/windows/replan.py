@@ -18,7 +18,7 @@ from openanomaly.core.windows.block import Block, Closing, Scoring
 from openanomaly.core.windows.migrate import closings, steps
 from openanomaly.core.windows.partition import Output, Partition, catalogue_records
 from openanomaly.core.windows.plan import BlockPlan
-from openanomaly.core.windows.rows import NONE, STATE_PAGE, Rows
+from openanomaly.core.windows.rows import STATE_PAGE, Rows
 
 
 def replan(partition: Partition, plans: Sequence[BlockPlan], now_ms: int) -> Output:
@@ -56,7 +56,9 @@ def replan(partition: Partition, plans: Sequence[BlockPlan], now_ms: int) -> Out
             _begin_as(block, old, partition.budget)
             out.catalogue += catalogue_records(block)
             out.ring += records.ring_records(block, closings(block), partition.position)
-            out.due += output.due_frames(block, [_wanted_now(block)], partition.number, now_ms)
+            out.due += output.due_frames(
+                block, [block.due_now(block.catalogue.live_rows())], partition.number, now_ms
+            )
     # In the order of the plans, as after a start: the first block that has a series' labels gives them.
     partition.blocks = {plan.spec.uid: partition.blocks[plan.spec.uid] for plan in plans}
     if partition.is_started:
@@ -92,7 +94,7 @@ def _change(block: Block, plan: BlockPlan) -> list[Closing]:
     block.bands = {f.uid: bands.get(f.uid) or _fresh_bands(f, block.rows) for f in plan.forecasters}
     block.catalogue.forget_refused()
     _touch(block, live)
-    wanted = _wanted_now(block, [f for f in plan.forecasters if f.uid not in bands])
+    wanted = block.due_now(live, [f for f in plan.forecasters if f.uid not in bands])
     return [wanted] if wanted.due else []
 
 
@@ -100,20 +102,6 @@ def _fresh_bands(forecaster: ForecasterSpec, rows: int) -> Bands:
     bands = Bands(forecaster.horizon)
     bands.grow(rows)
     return bands
-
-
-def _wanted_now(block: Block, forecasters: Sequence[ForecasterSpec] | None = None) -> Closing:
-    """Nothing closes, and every context of `forecasters` is due."""
-    live = block.catalogue.live_rows()
-    live = live[block.state["closed"][live] > NONE]
-    closed = block.state["closed"][live]
-    due = []
-    for forecaster in block.plan.forecasters if forecasters is None else forecasters:
-        at = np.flatnonzero(block.wanted(forecaster, live))
-        if at.size:
-            due.append((forecaster, live[at], closed[at]))
-    none: Rows = np.empty(0, np.int64)
-    return Closing(none, none, np.empty(0, np.float32), [], due)
 
 
 def _nearest(block: Block, others: Sequence[Block]) -> Block | None:
