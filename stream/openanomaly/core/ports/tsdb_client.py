@@ -34,6 +34,11 @@ class Samples:
         """How many samples there are."""
         return len(self.row)
 
+    def where(self, keep: NDArray[np.bool_]) -> "Samples":
+        """Some of the samples; `keep` is (N,)."""
+        row, timestamp_ms, value = self.row[keep], self.timestamp_ms[keep], self.value[keep]
+        return Samples(self.blocks, row, timestamp_ms, value, self.warnings)
+
     @classmethod
     def none(cls) -> "Samples":
         return cls([], np.zeros(0, np.uint32), np.zeros(0, np.int64), np.zeros(0))
