@@ -242,10 +242,12 @@ class PulledPipeline:
         scoring.partition.emit = emit
         frames: list[ScoreFrame] = []
         if len(samples):
+            # A series without a sample would be given a row, and one that has gone get its row back.
+            there, row = np.unique(samples.row, return_inverse=True)
             frames += scoring.put(
                 SampleFrame(
-                    SeriesColumn.of([block or _NAMELESS for block in samples.blocks]),
-                    samples.row,
+                    SeriesColumn.of([samples.blocks[i] or _NAMELESS for i in there.tolist()]),
+                    row.astype(np.uint32),
                     samples.timestamp_ms - 1,
                     samples.value,
                     received_ms=0,  # no source has a delay of its own: that of the pipeline was waited for
