@@ -138,16 +138,16 @@ def test_no_secret_is_shown() -> None:
             "admin_auth": {"bearer_token": "hunter2", "username": "a", "password": "hunter2"},
         },
         "broker": {"sasl_password": "hunter2"},
-        **dict.fromkeys(
-            ("sink", "pull"),
-            {
+        **{
+            group: {
                 "url": "https://me:hunter2@a.example/write",
                 "bearer_token": "hunter2",
                 "username": "a",
                 "password": "hunter2",
                 "headers": {"Authorization": "hunter2"},
-            },
-        ),
+            }
+            for group in ("sink", "pull")
+        },
     }
     settings = Settings.model_validate(tree)
     for path in secrets(Settings):
