@@ -322,6 +322,24 @@ def test_scores_that_are_refused_do_not_take_others_along(server: Server) -> Non
     assert "out of bounds" in written.words
 
 
+def test_behind_a_wrong_path_nothing_is_refused_for_good(server: Server) -> None:
+    """VictoriaMetrics answers 400 there: for ever, and to everything."""
+    server.rule = lambda asked: Answer(status=400, body=b"unsupported path")
+    client, frame = adapter(server), score_frame([named("load", host="a")], score=[0.5])
+    with pytest.raises(TsdbUnavailableError, match=r"unsupported path \(even without samples.*sink\.url"):
+        client.write([frame])
+    server.rule = lambda asked: Answer(status=204, body=b"")
+    assert client.write([frame]) == Written(1, 1)
+    server.rule = lambda asked: Answer(status=400, body=b"too old")
+    server.asked.clear()
+    assert client.write([frame]) == Written(0, 0, {"rejected": 1}, server_says(server, "too old"))
+    assert len(server.asked) == 1, "a target that took something is believed"
+
+
+def server_says(server: Server, words: str) -> str:
+    return f"{server.url}/api/v1/write answers 400: {words}"
+
+
 def test_scores_for_a_target_that_is_away_are_not_written(server: Server) -> None:
     server.rule = lambda asked: Answer(status=503)
     with pytest.raises(TsdbUnavailableError, match="503"):
