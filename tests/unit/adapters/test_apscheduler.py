@@ -126,6 +126,19 @@ def test_a_job_of_the_same_name_takes_the_place(scheduler: APSchedulerAdapter) -
     assert old.begun == begun
 
 
+def test_a_job_that_is_removed_begins_no_more(scheduler: APSchedulerAdapter) -> None:
+    gone, there = Work(), Work()
+    scheduler.every("gone", PERIOD_MS, 0, gone)
+    scheduler.every("there", PERIOD_MS, 0, there)
+    scheduler.start()
+    wait_for(lambda: gone.begun >= 1)
+    scheduler.remove("gone")
+    wait_for(lambda: there.begun >= 2)  # one that was on its way has begun
+    begun, more = gone.begun, there.begun + 3
+    wait_for(lambda: there.begun >= more)
+    assert gone.begun == begun
+
+
 def test_the_end_waits_for_who_is_at_work_and_begins_nothing() -> None:
     scheduler = APSchedulerAdapter(threads=1)
     slow, queued = Work(), Work()

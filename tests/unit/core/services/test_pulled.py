@@ -18,8 +18,8 @@ from openanomaly.core.series import encode_labels
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.services.inference_loop import InferenceLoop
 from openanomaly.core.services.local import LocalScoring
+from openanomaly.core.services.pull_report import PullOptions, Report
 from openanomaly.core.services.pull_state import PullState
-from openanomaly.core.services.pulled import PullOptions, Report
 from openanomaly.core.windows.partition import Budget, Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import QueryRejectedError, TsdbUnavailableError
@@ -50,6 +50,24 @@ def wave(block: bytes, at_ms: int) -> float | None:
     return 100_000 + float(np.sin(at_ms / STEP_MS / 5 + len(block))) + noise
 
 
+class Jobs:
+    """A Scheduler that runs nothing: period and offset by name."""
+
+    def __init__(self) -> None:
+        self.at: dict[str, tuple[int, int]] = {}
+
+    def every(self, name: str, period_ms: int, offset_ms: int, job: Callable[[], None]) -> None:
+        self.at[name] = period_ms, offset_ms
+
+    def remove(self, name: str) -> None:
+        del self.at[name]
+
+    def start(self) -> None: ...
+
+    def stop(self, timeout_s: float) -> bool:
+        return True
+
+
 @dataclass
 class World:
     """A database, a target and a state."""
@@ -63,6 +81,7 @@ class World:
     taken: list[ScoreFrame] = field(default_factory=list)
     states: dict[str, bytes] = field(default_factory=dict)
     reports: list[tuple[str, Report]] = field(default_factory=list)
+    jobs: Jobs = field(default_factory=Jobs)
     now_ms: int = 0
     shown: str = "http://database"
 
@@ -111,15 +130,17 @@ class World:
     def loop(self, *pipelines: Pipeline, engine: Echo | None = None, **options: Any) -> InferenceLoop:
         """A process that has just started."""
         engines = {"auto": engine or Echo()}
-        return InferenceLoop(
-            pipelines or (pipeline(),),
+        loop = InferenceLoop(
             self,
             self,
+            self.jobs,
             lambda of: LocalScoring([of], engines, 100),
             PullOptions(**options),
             self,
             now_ms=lambda: self.now_ms,
         )
+        loop.define(pipelines or (pipeline(),))
+        return loop
 
     def at(self, step: int, loop: InferenceLoop, *names: str) -> Report:
         """The report of a run that begins when `step` can be asked for."""
@@ -459,15 +480,36 @@ def test_pipelines_of_the_stream_are_left_out() -> None:
 
 
 def test_each_pipeline_runs_when_its_step_can_be_asked_for() -> None:
-    jobs: dict[str, tuple[int, int]] = {}
+    world = World()
+    world.loop(pipeline(), pipeline("late", step_s=5, lateness_s=12))
+    assert world.jobs.at == {"p": (STEP_MS, LATENESS_MS), "late": (5000, 2000)}
 
-    class Recorder:
-        def every(self, name: str, period_ms: int, offset_ms: int, job: Callable[[], None]) -> None:
-            jobs[name] = period_ms, offset_ms
 
-        def start(self) -> None: ...
-        def stop(self, timeout_s: float) -> bool:
-            return True
+def test_definitions_change_while_it_runs() -> None:
+    through, world = World(), World()
+    loop, other = world.loop(pipeline(), pipeline("gone")), through.loop()
+    for step in (100, 101):
+        world.at(step, loop, "gone", "p")
+        through.at(step, other)
+    read = len(world.asked)
+    loop.define([pipeline(), pipeline("new", "new")])
+    assert list(loop.status()) == list(world.jobs.at) == ["p", "new"]
+    assert loop.waits_for() == "1 of 2 pipelines have not run yet"
+    world.at(102, loop, "gone", "new", "p")
+    through.at(102, other)
+    assert [name for name, _ in world.reports[-2:]] == ["new", "p"], "no run of one that has gone"
+    assert world.asked[read:][-1] == ("good", START_MS + 102 * STEP_MS, START_MS + 102 * STEP_MS)
+    faster = pipeline(step_s=5)
+    loop.define([faster])
+    assert world.jobs.at == {"p": (5000, LATENESS_MS)}
+    mine = {key: value for key, value in said(world.taken).items() if key[0] == "p"}
+    assert mine == said(through.taken)
 
-    World().loop(pipeline(), pipeline("late", step_s=5, lateness_s=12)).schedule(Recorder())
-    assert jobs == {"p": (STEP_MS, LATENESS_MS), "late": (5000, 2000)}
+
+def test_a_pipeline_that_is_changed_goes_on_from_its_state() -> None:
+    world = World()
+    loop = world.loop()
+    world.at(100, loop)
+    loop.define([pipeline(labels={"team": "infra"})])
+    assert world.at(101, loop).steps == 1
+    assert world.steps() == [100, 101]
