@@ -17,7 +17,7 @@ from openanomaly.adapters.engines import make_engines
 from openanomaly.agents.inference import create_inference
 from openanomaly.agents.ingest import create_receiver
 from openanomaly.agents.installation import broker_config, topics_of
-from openanomaly.agents.reload import PipelinesInForce, aside, at_once
+from openanomaly.agents.reload import Changes, PipelinesInForce, aside, at_once
 from openanomaly.agents.sink import check_target, create_sink
 from openanomaly.agents.window import WindowWorker
 from openanomaly.broker.dead_letter import DeadLetters
@@ -37,6 +37,7 @@ from openanomaly.core import kernels
 from openanomaly.core.anomalies.board import Board, Limits
 from openanomaly.core.anomalies.report import gauges
 from openanomaly.core.frames import ScoreFrame
+from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import Definitions
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
@@ -53,8 +54,6 @@ from openanomaly.web.status import StatusPage
 
 log = logging.getLogger(__name__)
 
-Changes = Callable[[], AsyncIterator[Definitions]]
-
 _STOP_S = 10.0
 _WRITE = "/api/v1/write"
 
@@ -62,6 +61,7 @@ _WRITE = "/api/v1/write"
 def main(settings: Settings, roles: Sequence[str], changes: Changes | None = None) -> int:
     """Run roles until told to stop; the exit status. `changes` tells of other pipelines."""
     try:
+        _check_streamed(settings.pipelines)
         uvloop.run(Process(settings, roles, changes).run())
     except OpenAnomalyError as exc:
         log.error("%s", exc)
@@ -84,15 +84,28 @@ def check(settings: Settings) -> list[str]:
     credentials(config)
     broker_url(config)
     out = [f"web server on {settings.web.listen}", f"broker {settings.broker.url}"]
+    _check_streamed(settings.pipelines)
     for block in plan(settings.pipelines):
         names = ", ".join(p.name for p in block.pipelines)
         spec = block.spec
         out.append(f"windows of {spec.context} steps of {spec.step_ms / 1000:g} s: pipelines {names}")
-    engines = make_engines([p.model for p in settings.pipelines], device=settings.inference.device)
+    engines = make_engines(
+        [p.model for p in settings.pipelines if p.query is None], device=settings.inference.device
+    )
     out += [f"model {model}: {engine.name}" for model, engine in engines.items()]
     target = check_target(settings.sink)
     out.append(f"scores to {target}" if target else "scores are counted, not written")
     return out
+
+
+def _check_streamed(pipelines: Sequence[Pipeline]) -> None:
+    if pipelines and all(p.query is not None for p in pipelines):
+        raise ConfigError("every pipeline has a query: `openanomaly pull` runs those; give one a selector")
+
+
+def _as_they_are(pipelines: Sequence[Pipeline]) -> Callable[[], None]:
+    _check_streamed(pipelines)
+    return lambda: None
 
 
 class Process:
@@ -103,6 +116,7 @@ class Process:
         self.telemetry = Telemetry()
         self.health = Health()
         self.running = PipelinesInForce(settings.pipelines, self.telemetry.reload)
+        self.running.tell(at_once(_as_they_are))
         self.admin = Admin(settings, lambda: self.running.pipelines)
         self._changes = changes
         self.web = WebServer(settings.web, self.telemetry.registry, self.health)
@@ -131,7 +145,7 @@ class Process:
             kernels.warm_up_aside()
         for role in self._roles:
             getattr(self, f"_add_{role}")()
-        self.admin.report("pipelines", lambda: {"names": self.running.names, "problem": self.running.problem})
+        self.admin.report("pipelines", self.running.status)
         self.admin.register(self.web)
         # Any app is connected to the broker: whichever process is asked can answer.
         DeadLetterDesk(Letters(self._apps[0], self.topics)).register(self.web)
@@ -160,12 +174,7 @@ class Process:
         """Take over other pipelines as they are told, but not while roles are starting."""
         while not all(app.is_up for app in self._apps):  # noqa: ASYNC110 (Faust tells nobody)
             await asyncio.sleep(0.1)
-        try:
-            await self.running.follow(changes)
-        except Exception as exc:
-            log.exception("pipelines are not watched any more")
-            self.running.problem = f"pipelines are not watched any more: {exc!r}"
-            self.telemetry.reload.successful.set(0)
+        await self.running.follow(changes)
 
     def _tell_next_steps(self) -> None:
         if "receiver" in self._roles:

@@ -107,7 +107,7 @@ class InferenceWorker:
         Raises:
             ConfigError: there is no such model, it cannot be read, or what it needs is not installed.
         """
-        models = list(dict.fromkeys(pipeline.model for pipeline in pipelines))
+        models = list(dict.fromkeys(pipeline.model for pipeline in pipelines if pipeline.query is None))
         engines = dict(self._batcher.engines)
         new = [model for model in models if model not in engines]
         engines |= make_engines(new, self._settings.threads, self._settings.device)
@@ -212,7 +212,7 @@ def create_inference(
     metrics: InferenceMetrics,
 ) -> InferenceWorker:
     """The inference role of a process; its tasks run while `app` does."""
-    engines = make_engines([p.model for p in pipelines], settings.threads, settings.device)
+    engines = make_engines([p.model for p in pipelines if p.query is None], settings.threads, settings.device)
     return InferenceWorker(app, settings, engines, topics, metrics, DeadLetters(app, topics))
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import Definitions
@@ -15,6 +16,9 @@ from openanomaly.errors import ConfigError
 from openanomaly.telemetry import ReloadMetrics
 
 log = logging.getLogger(__name__)
+
+Changes = Callable[[], AsyncIterator[Definitions]]
+"""Begins to tell of pipelines: what a store or a settings file has now, and after each change."""
 
 Prepare = Callable[[Sequence[Pipeline]], Awaitable[Callable[[], None]]]
 """What a room needs for other pipelines, made ready while the old ones run; ConfigError where there is none.
@@ -41,14 +45,21 @@ class PipelinesInForce:
     def names(self) -> list[str]:
         return [pipeline.name for pipeline in self.pipelines]
 
+    def status(self) -> dict[str, Any]:
+        return {"names": self.names, "problem": self.problem}
+
     def tell(self, prepare: Prepare) -> None:
         """A room that hears of changes; rooms that ask others for something come behind them."""
         self._rooms.append(prepare)
 
     async def follow(self, changes: AsyncIterator[Definitions]) -> None:
         """Take over what a store tells, for ever."""
-        async for definitions in changes:
-            await self.take(definitions)
+        try:
+            async for definitions in changes:
+                await self.take(definitions)
+        except Exception as exc:
+            log.exception("pipelines are not watched any more")
+            self._settle(f"pipelines are not watched any more: {exc!r}")
 
     async def take(self, definitions: Definitions) -> None:
         """Run these pipelines from now on, or tell why not."""
