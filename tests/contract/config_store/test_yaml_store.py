@@ -369,9 +369,7 @@ def nobody_may_write() -> Iterator[Path]:
 def test_a_folder_that_is_read_only_says_so(nobody_may_write: Path) -> None:
     one = store(nobody_may_write / "a.yaml")
     for change in (one.create(C), one.replace(Pipeline(name="a", step_s=5), None), one.delete("a", None)):
-        with pytest.raises(
-            ConfigError, match=r"cannot change .*: the store is read-only \(Permission denied"
-        ):
+        with pytest.raises(ConfigError, match=r"the store is read-only \(Permission denied"):
             asyncio.run(change)
     assert names(asyncio.run(one.read())) == ["a"]
 
