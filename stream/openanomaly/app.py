@@ -17,7 +17,7 @@ from openanomaly.adapters.engines import make_engines
 from openanomaly.agents.inference import create_inference
 from openanomaly.agents.ingest import create_receiver
 from openanomaly.agents.installation import broker_config, topics_of
-from openanomaly.agents.reload import Changes, PipelinesInForce, aside, at_once
+from openanomaly.agents.reload import PipelinesInForce, aside, at_once
 from openanomaly.agents.sink import check_target, create_sink
 from openanomaly.agents.window import WindowWorker
 from openanomaly.broker.dead_letter import DeadLetters
@@ -40,6 +40,7 @@ from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import Definitions
 from openanomaly.core.windows.plan import plan
+from openanomaly.definitions import Changes
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import Settings

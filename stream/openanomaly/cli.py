@@ -5,13 +5,13 @@ import json
 import os
 import platform
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from openanomaly import settings_watch
-from openanomaly.commands import dead_letter, export, migrate
-from openanomaly.core.ports.config_store import Definitions
+from openanomaly import definitions
+from openanomaly.commands import dead_letter, export, migrate, schema
+from openanomaly.definitions import Changes
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.logs import set_up_logging
@@ -43,14 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return migrate.main(options)
         if options.command == "export":
             return export.main(options)
+        if options.command == "schema":
+            return schema.main(options)
         settings = _settings(options)
         if options.dry_run:
-            return _dry_run(options.command, settings)
+            return _dry_run(options.command, definitions.filled(settings))
         set_up_logging(settings.log.format, settings.log.level)
         if options.command == "pull":
             return int(_pulling().main(settings, _changes(options, settings)))
         if options.command == "run" and not options.worker:
             return _supervise(arguments)
+        settings = definitions.filled(settings, wait=True)
         from openanomaly import app  # heavy: Faust, and what the roles need
 
         return app.main(settings, ROLES[options.command], _changes(options, settings))
@@ -88,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     dead_letter.add_parser(commands)
     migrate.add_parser(commands)
     export.add_parser(commands)
+    schema.add_parser(commands)
     commands.add_parser("version", help="print the version")
     return parser
 
@@ -189,14 +193,9 @@ def _file(options: argparse.Namespace) -> str | None:
     return named
 
 
-def _changes(
-    options: argparse.Namespace, settings: Settings
-) -> Callable[[], AsyncIterator[Definitions]] | None:
-    """How a running process hears of other pipelines: None where nothing can tell of any."""
-    file = _file(options) or DEFAULT_FILE
-    if not os.path.exists(file):
-        return None
-    return lambda: settings_watch.watch(file, lambda: _settings(options), settings, settings.reload_s)
+def _changes(options: argparse.Namespace, settings: Settings) -> Changes | None:
+    """How a running process hears of other pipelines."""
+    return definitions.changes(settings, _file(options) or DEFAULT_FILE, lambda: _settings(options))
 
 
 def _pulling() -> Any:

@@ -18,13 +18,14 @@ from openanomaly.adapters.engines import make_engines
 from openanomaly.adapters.prometheus import PrometheusAdapter, QueryLimits
 from openanomaly.adapters.remote_write.encode import ScoreEncoder
 from openanomaly.adapters.state_files import StateFiles
-from openanomaly.agents.reload import Changes, PipelinesInForce, aside
+from openanomaly.agents.reload import PipelinesInForce, aside
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.services.inference_loop import InferenceLoop
 from openanomaly.core.services.local import LocalScoring
 from openanomaly.core.services.pull_report import PullOptions, Report
 from openanomaly.core.windows.output import Emit
+from openanomaly.definitions import Changes
 from openanomaly.errors import ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import Settings

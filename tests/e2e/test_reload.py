@@ -30,7 +30,12 @@ Points = dict[str, dict[str, list[int]]]
 
 
 def settings(broker: Mapping[str, Any], *pipelines: Mapping[str, Any]) -> dict[str, Any]:
-    return {"broker": dict(broker), "sink": {"emit": "all"}, "reload_s": 0.2, "pipelines": [*pipelines]}
+    return {
+        "broker": dict(broker),
+        "sink": {"emit": "all"},
+        "store": {"poll_s": 0.2},
+        "pipelines": [*pipelines],
+    }
 
 
 class Installation:

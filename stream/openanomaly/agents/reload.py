@@ -17,9 +17,6 @@ from openanomaly.telemetry import ReloadMetrics
 
 log = logging.getLogger(__name__)
 
-Changes = Callable[[], AsyncIterator[Definitions]]
-"""Begins to tell of pipelines: what a store or a settings file has now, and after each change."""
-
 Prepare = Callable[[Sequence[Pipeline]], Awaitable[Callable[[], None]]]
 """What a room needs for other pipelines, made ready while the old ones run; ConfigError where there is none.
 What it returns makes the room use them, and cannot fail."""

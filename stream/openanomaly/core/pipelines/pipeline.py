@@ -5,8 +5,17 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import xxhash
-from pydantic import AfterValidator, AllowInfNan, Field, field_serializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    Field,
+    WithJsonSchema,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
+from openanomaly.core.pipelines import combinations
 from openanomaly.core.pipelines.models import check_model
 from openanomaly.core.pipelines.mute import MuteWindow
 from openanomaly.core.pipelines.options import AddedLabels, Options
@@ -15,6 +24,7 @@ from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
 
 _Limit = Annotated[float, AllowInfNan(True)]
+_Channel = Annotated[str, WithJsonSchema({"type": "string", "enum": list(CHANNELS)})]
 DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
 
 
@@ -39,11 +49,11 @@ class ScoreOptions(Options):
     """Blocks after which an extreme is forgotten."""
     warmup: Annotated[int, Field(ge=1)] = 144
     """Steps of a new series without a score."""
-    alert_score: Annotated[float, Field(gt=0)] = 1.0
-    """Score above which an episode begins."""
+    alert_score: Annotated[float, Field(gt=0, lt=combinations.LARGEST_SCORE)] = 1.0
+    """Score above which an episode begins; no score is above 10."""
     quiet: Annotated[int, Field(ge=1)] = 24
     """Steps without an alarm that end an episode."""
-    channels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    channels: Annotated[tuple[_Channel, ...], Field(min_length=1)] | None = None
     """Names of the channels that may speak; all of them by default."""
     mute: tuple[MuteWindow, ...] = ()
     """Calendar windows without episodes: steps that end in one stay below the alarm."""
@@ -66,6 +76,12 @@ class ScoreOptions(Options):
             raise ValueError(f"there is no channel {unknown[0]!r}; they are {', '.join(CHANNELS)}")
         return value
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for impossible in combinations.of_score(self):
+            raise ValueError(impossible)
+        return self
+
 
 class Pipeline(Options):
     """A selector and everything that happens to the series it selects."""
@@ -75,7 +91,7 @@ class Pipeline(Options):
     selector: str = DEFAULT_SELECTOR
     """PromQL series selector."""
     query: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
-    """PromQL that pull mode asks at every step, in the place of `selector`; the stream leaves it out."""
+    """Pull mode: a PromQL query, whose result is watched in place of what `selector` selects."""
     transform: Literal["auto", "none", "rate"] = "auto"
     """`auto`: counters become rates, by metadata or by `_total`, `_count`, `_sum`, `_bucket`."""
     aggregate: Literal["mean", "last", "min", "max", "sum", "count"] = "mean"
@@ -103,31 +119,28 @@ class Pipeline(Options):
     @classmethod
     def _parses(cls, value: str) -> str:
         try:
-            Selector.parse(value)
+            impossible = combinations.of_selector(Selector.parse(value))
         except ConfigError as exc:
             raise ValueError(str(exc)) from exc
+        if impossible:
+            raise ValueError(impossible)
+        return value
+
+    @field_validator("query")
+    @classmethod
+    def _is_query(cls, value: str | None) -> str | None:
+        if value is not None and (wrong := combinations.of_query(value)):
+            raise ValueError(wrong)
         return value
 
     @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
+    def _possible(self) -> Self:
         if self.query is not None and self.selector != DEFAULT_SELECTOR:
-            raise ValueError(
-                f"selector={self.selector!r} and query={self.query!r} are both set: one of them says what is "
-                "watched"
-            )
+            raise ValueError(f"query={self.query!r} and selector={self.selector!r} exclude each other")
         if self.query is not None and self.transform == "rate":
-            raise ValueError("transform=rate does not go with a query: write rate(...) into the query")
-        return self
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.min_context > self.context:
-            raise ValueError(f"min_context={self.min_context} is more than context={self.context}")
-        if self.forecast_every > self.horizon:
-            raise ValueError(
-                f"forecast_every={self.forecast_every} is more than horizon={self.horizon}: "
-                "steps would be left without a forecast"
-            )
+            raise ValueError(f"transform=rate is for counters; query={self.query!r} has to say rate() itself")
+        for impossible in combinations.of_pipeline(self):
+            raise ValueError(impossible)
         return self
 
     @property
