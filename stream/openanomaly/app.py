@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import uvloop
 
 from openanomaly.adapters.engines import make_engines
+from openanomaly.agents.backfill import Backfill
 from openanomaly.agents.inference import create_inference
 from openanomaly.agents.ingest import create_receiver
 from openanomaly.agents.installation import broker_config, topics_of
@@ -39,12 +40,14 @@ from openanomaly.core.anomalies.report import gauges
 from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import Definitions
+from openanomaly.core.ports.tsdb_client import TSDBClient
 from openanomaly.core.windows.plan import plan
 from openanomaly.definitions import Changes
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import Settings
 from openanomaly.settings_sources import SUPERVISOR_VARIABLE
+from openanomaly.settings_target import target_of
 from openanomaly.telemetry import Telemetry
 from openanomaly.web import auth, server
 from openanomaly.web.admin import Admin
@@ -104,6 +107,26 @@ def _check_streamed(pipelines: Sequence[Pipeline]) -> None:
         raise ConfigError("every pipeline has a query: `openanomaly pull` runs those; give one a selector")
 
 
+def _database(settings: Settings) -> TSDBClient | None:
+    """Where new series have their past, if anybody knows.
+
+    Raises:
+        ConfigError: an extra is missing, or a certificate or a secret file cannot be used.
+    """
+    pull = settings.pull
+    if (target := target_of(pull)) is None or not settings.backfill.history_s:
+        return None
+    try:
+        from openanomaly.adapters.prometheus import PrometheusAdapter, QueryLimits
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"pull.url is set, and to ask it for the past of new series needs {exc.name}: pip install "
+            "'openanomaly[pull]', or set backfill.history_s to 0"
+        ) from exc
+    limits = QueryLimits(pull.points_limit, pull.series_limit, pull.answer_limit_bytes, pull.retries)
+    return PrometheusAdapter(target, limits=limits)
+
+
 def _as_they_are(pipelines: Sequence[Pipeline]) -> Callable[[], None]:
     _check_streamed(pipelines)
     return lambda: None
@@ -130,6 +153,7 @@ class Process:
         self._watchdogs: list[Watchdog] = []
         self._stops: list[Callable[[], Awaitable[None]]] = []
         self._followers: list[Follower] = []
+        self._backfill: Backfill | None = None
         self._is_stopping = False
 
     async def run(self) -> None:
@@ -160,6 +184,8 @@ class Process:
             tasks += [asyncio.create_task(dog.watch(), name="watchdog") for dog in self._watchdogs]
             tasks += [asyncio.create_task(each.run(), name="status") for each in self._followers]
             tasks.append(asyncio.create_task(self._tell_readiness(), name="readiness"))
+            if self._backfill is not None:
+                tasks.append(asyncio.create_task(self._backfill.run(), name="backfill"))
             if self._changes is not None:
                 tasks.append(asyncio.create_task(self._follow(self._changes()), name="reload"))
             log.info("%s: %s", ", ".join(self._roles), self.settings.broker.url)
@@ -248,6 +274,7 @@ class Process:
     def _add_window(self) -> None:
         app = self._app("window")
         sink = self.settings.sink
+        database = _database(self.settings)
         worker = WindowWorker(
             app,
             self.settings.window,
@@ -258,7 +285,12 @@ class Process:
             emit=sink.emit,
             emit_all_limit=sink.emit_all_limit,
             compress=self._compress,
+            has_history=database is not None,
         )
+        if database is not None:
+            self._backfill = Backfill(
+                database, self.settings.backfill, lambda: worker.lanes, self.telemetry.backfill
+            )
         self._watch(app)
         self._stops.append(worker.stop)
         self.running.tell(at_once(worker.prepare))

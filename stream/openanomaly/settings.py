@@ -345,6 +345,17 @@ class PullSettings(ServerSettings):
         return self
 
 
+class BackfillSettings(Options):
+    history_s: Annotated[float, Field(ge=0)] = 7 * 86400
+    """Most history that a new series gets from the database at pull.url; 0 leaves it out."""
+    series_per_query: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """Series that are asked for together."""
+    queries_per_s: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    """Most such requests a second."""
+    absent_labels: tuple[LabelName, ...] = ()
+    """Labels that the database does not have, as external labels that a Prometheus adds when it sends."""
+
+
 class StatusSettings(Options):
     series_limit: Annotated[int, Field(ge=1, le=10_000_000)] = 50_000
     """Series of which the newest steps are kept, for charts and shares of groups: 1.3 KB each."""
@@ -406,6 +417,8 @@ class Settings(Options):
     """The target of the scores."""
     pull: PullSettings = PullSettings()
     """The database that pull mode asks."""
+    backfill: BackfillSettings = BackfillSettings()
+    """The past of new series."""
     status: StatusSettings = StatusSettings()
     """The status page of the sink role."""
     log: LogSettings = LogSettings()

@@ -387,7 +387,8 @@ _EVENTS = {
     "due": ("contexts", "Contexts sent to inference."),
     "forecasts": ("forecasts_applied", "Forecasts taken over."),
     "admitted": ("series_admitted", "Series that got a row."),
-    "evicted": ("series_evicted", "Series that lost their row for being idle."),
+    "evicted": ("series_evicted", "Series that lost their row for being idle, or wanted no more."),
+    "backfilled": ("series_backfilled", "New series whose past was put under their first steps."),
 }
 _GAUGES = {
     "series": "Series that have a row.",
@@ -482,6 +483,32 @@ class _StatusCollector(Collector):
             yield GaugeMetricFamily(f"openanomaly_status_{name}", _STATUS_GAUGES[name], value=value)
 
 
+class BackfillMetrics:
+    """What new series got of their past."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.series = Counter(
+            "openanomaly_backfill_series_total",
+            "New series by what the database had of them: learned, without (nothing), refused (the query).",
+            ["result"],
+            registry=registry,
+        )
+        for result in ("learned", "without", "refused"):
+            self.series.labels(result)
+        self.samples = Counter(
+            "openanomaly_backfill_samples_total", "Stored samples that were read.", registry=registry
+        )
+        self.waiting = Gauge(
+            "openanomaly_backfill_waiting_series", "New series that wait for their past.", registry=registry
+        )
+        self.seconds = Histogram(
+            "openanomaly_backfill_seconds",
+            "From the request of some series' past until it was learned.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+
 class ReloadMetrics:
     """Changes of pipelines while they run."""
 
@@ -568,6 +595,7 @@ class Telemetry:
         self.status = StatusMetrics(self.registry)
         self.lag = LagMetrics(self.registry)
         self.reload = ReloadMetrics(self.registry)
+        self.backfill = BackfillMetrics(self.registry)
         self.pull = PullMetrics(self.registry)
         self.is_ready = Gauge(
             "openanomaly_ready", "1 while the process is ready, by role.", ["role"], registry=self.registry

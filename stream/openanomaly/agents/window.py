@@ -64,6 +64,7 @@ class WindowWorker:
         emit: Literal["auto", "all", "episodes"] = "auto",
         emit_all_limit: int = 20_000,
         compress: bool = True,
+        has_history: bool = False,
     ) -> None:
         self.app = app
         self.budget = Budget(settings.max_series)
@@ -77,6 +78,7 @@ class WindowWorker:
         self._dead_letters = dead_letters
         self._emit = EmitChoice(emit, emit_all_limit)
         self._compress = compress
+        self._has_history = has_history
         self._left: Counter[str] = Counter()
         self._refused_told, self._next_tell_s = 0, 0.0
         self._recovered: dict[str, set[int]] = {}
@@ -116,7 +118,7 @@ class WindowWorker:
             # A partition we were active for and that another worker has written since: begin anew.
             if held is not None:
                 self._leave(held)
-            held = self.partitions[partition] = Partition(partition, self._plans, self.budget)
+            held = self.partitions[partition] = self._partition(partition)
         try:
             held.restore(key, value)
         except RejectedError as exc:
@@ -175,6 +177,9 @@ class WindowWorker:
         except RestartNeededError as exc:
             self._crashed(exc)
 
+    def _partition(self, number: int) -> Partition:
+        return Partition(number, self._plans, self.budget, has_history=self._has_history)
+
     def _leave(self, partition: Partition) -> None:
         self.budget.give(partition.series)
         self._left.update(partition.counts)
@@ -216,7 +221,7 @@ class WindowWorker:
         for number in sorted(active - set(self.lanes)):
             partition = self.partitions.get(number)
             if partition is None:
-                partition = self.partitions[number] = Partition(number, self._plans, self.budget)
+                partition = self.partitions[number] = self._partition(number)
             if not partition.is_started:
                 started = time.perf_counter()
                 partition.start()

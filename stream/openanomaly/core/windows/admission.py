@@ -108,6 +108,8 @@ def admit(
     block.grow()
     block.fresh(rows, [m[chosen] for m in members])
     block.counts["admitted"] += rows.size
+    if block.newborn is not None:
+        block.newborn.append(rows)
     return distinct
 
 

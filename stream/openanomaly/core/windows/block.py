@@ -4,7 +4,7 @@ Everything here is a function of the samples, forecasts and ticks it is given, i
 is what lets a crashed worker repeat a run exactly. Nothing reads a clock.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,6 +98,8 @@ class Block:
         self.scorings = [Scoring(p) for p in plan.pipelines]
         self.bands = {f.uid: Bands(f.horizon) for f in plan.forecasters}
         self.counts: Counter[str] = Counter()
+        self.newborn: deque[Rows] | None = None
+        """Rows that have begun without a past; None where nobody will give them one."""
         self.census_ms: int | None = None
         """When the last census was made."""
         # Per state page: changed since its last record, and whether the cold columns did too.
@@ -138,6 +140,21 @@ class Block:
             scoring.members[rows] = member
         self.touched[rows // STATE_PAGE] = True
         self.touched_cold[rows // STATE_PAGE] = True
+
+    @property
+    def newborn_rows(self) -> int:
+        return sum(map(len, self.newborn or ()))
+
+    def take_newborn(self, most: int) -> Rows:
+        """Some of the rows that have begun without a past, ascending; each is taken once."""
+        taken: list[Rows] = []
+        while self.newborn and most > 0:
+            rows = self.newborn.popleft()
+            if len(rows) > most:
+                self.newborn.appendleft(rows[most:])
+            taken.append(rows[:most])
+            most -= len(taken[-1])
+        return np.unique(np.concatenate(taken)) if taken else np.empty(0, np.int64)
 
     def put(
         self,

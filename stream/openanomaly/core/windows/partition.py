@@ -65,9 +65,13 @@ class Checkpoint:
 class Partition:
     """Windows and scores of the series of one partition."""
 
-    def __init__(self, number: int, plans: Iterable[BlockPlan], budget: Budget) -> None:
+    def __init__(
+        self, number: int, plans: Iterable[BlockPlan], budget: Budget, *, has_history: bool = False
+    ) -> None:
+        """`has_history`: somebody will give new series their past."""
         self.number = number
-        self.blocks = {p.spec.uid: Block(p) for p in plans}
+        self._has_history = has_history
+        self.blocks = {p.spec.uid: self.make_block(p) for p in plans}
         self.emit: output.Emit = "all"
         self.position = Position(0, 0, 0)
         self.marks: deque[Position] = deque(maxlen=_MARKS)
@@ -89,6 +93,12 @@ class Partition:
         self._refused = Refused()
         self._strangers: dict[int, list[tuple[bytes, bytes]]] = {}
         self._stranger_bytes = 0
+
+    def make_block(self, plan: BlockPlan) -> Block:
+        """A block without series."""
+        block = Block(plan)
+        block.newborn = deque() if self._has_history else None
+        return block
 
     @property
     def counts(self) -> Counter[str]:

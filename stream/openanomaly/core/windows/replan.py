@@ -44,7 +44,7 @@ def replan(partition: Partition, plans: Sequence[BlockPlan], now_ms: int) -> Out
         if block is not None:
             out.due += output.due_frames(block, _change(block, plan), partition.number, now_ms)
             continue
-        block = partition.blocks[uid] = Block(plan)
+        block = partition.blocks[uid] = partition.make_block(plan)
         if not partition.is_started:
             partition.recall(uid)
             continue
