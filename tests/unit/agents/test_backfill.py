@@ -11,7 +11,10 @@ from prometheus_client import CollectorRegistry
 from openanomaly.agents import backfill
 from openanomaly.agents.backfill import Backfill
 from openanomaly.agents.window_lane import Change, Lane
+from openanomaly.core.frames import SampleFrame
 from openanomaly.core.ports.tsdb_client import Samples, TSDBClient
+from openanomaly.core.series import encode_labels
+from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows.partition import Budget, Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import QueryRejectedError, TsdbUnavailableError
@@ -39,7 +42,10 @@ class Database:
             if isinstance(answer, Exception):
                 raise answer
             return answer
-        blocks = [drive.label_block(name) for name in "abcde" if name in selector.split('"')[1]]
+        name, *hosts = selector.split('"')[1::2]
+        blocks = [drive.label_block(name)]
+        if hosts:
+            blocks = [encode_labels((("__name__", name), ("host", h))) for h in hosts[0].split("|")]
         times = np.arange(start_ms, end_ms, STEP_MS)
         row = np.repeat(np.arange(len(blocks), dtype=np.uint32), len(times))
         return Samples(blocks, row, np.tile(times, len(blocks)), np.sin(np.arange(len(row))))
@@ -61,17 +67,25 @@ class OneLane:
         offset = self.partition.position.samples
         self.partition.put(drive.frame([(name, START_MS, 1.0) for name in names]), offset, START_MS)
 
+    def put_hosts(self, *hosts: str) -> None:
+        blocks = [encode_labels((("__name__", "load"), ("host", host))) for host in hosts]
+        n = len(blocks)
+        frame = SampleFrame(
+            SeriesColumn.of(blocks), np.arange(n, dtype=np.uint32), np.full(n, START_MS), np.ones(n), START_MS
+        )
+        self.partition.put(frame, self.partition.position.samples, START_MS)
+
 
 class Run:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, database: Database, **settings: object) -> None:
         monkeypatch.setattr(backfill, "_LOOK_S", 0.001)
         monkeypatch.setattr(backfill, "_BACKOFF_S", (0.001, 0.002))
         self.registry = CollectorRegistry()
-        self.lane = OneLane()
+        self.lane, self.other = OneLane(), OneLane()
         self.work = Backfill(
             cast("TSDBClient", database),
             BackfillSettings(queries_per_s=1000, **settings),
-            lambda: {0: cast("Lane", self.lane)},
+            lambda: {0: cast("Lane", self.lane), 1: cast("Lane", self.other)},
             BackfillMetrics(self.registry),
         )
 
@@ -79,7 +93,7 @@ class Run:
         async def scenario() -> None:
             running = asyncio.create_task(self.work.run())
             async with asyncio.timeout(30):
-                while not is_true():
+                while not is_true():  # noqa: ASYNC110 (nothing tells when)
                     await asyncio.sleep(0.001)
             running.cancel()
 
@@ -90,7 +104,7 @@ class Run:
 
     @property
     def filled(self) -> int:
-        return self.lane.partition.counts["backfilled"]
+        return sum(lane.partition.counts["backfilled"] for lane in (self.lane, self.other))
 
 
 def test_new_series_are_asked_for_together_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +124,21 @@ def test_new_series_are_asked_for_together_each_once(monkeypatch: pytest.MonkeyP
     )
     assert run.series("learned") == 5
     assert run.registry.get_sample_value("openanomaly_backfill_waiting_series") == 0
+
+
+def test_series_of_one_name_are_asked_for_in_one_query_whatever_lane_they_are_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database = Database()
+    run = Run(monkeypatch, database, series_per_query=3)
+    run.lane.put_hosts("a", "c", "e")
+    run.other.put_hosts("b", "d")
+    run.until(lambda: run.filled == 5)
+
+    assert [selector for selector, _, _ in database.asked] == [
+        '{__name__="load",host=~"a|b|c"}', '{__name__="load",host=~"d|e"}',
+    ]  # fmt: skip
+    assert run.lane.partition.counts["backfilled"] == 3
 
 
 def test_history_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,20 @@ class Newborn:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def take(self, at: NDArray[np.int64]) -> "Newborn":
+        """Some of them; `at` ascends."""
+        return Newborn(
+            self.plan,
+            self.rows[at],
+            self.generation[at],
+            self.ids[at],
+            [self.labels[i] for i in at.tolist()],
+            self.kind[at],
+            self.base[at],
+            self.born[at],
+            [member[at] for member in self.members],
+        )
+
     @classmethod
     def of(cls, block: Block, rows: Rows) -> "Newborn":
         """What is to be known of `rows` (ascending) that are still there."""
