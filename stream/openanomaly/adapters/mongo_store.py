@@ -184,7 +184,7 @@ class MongoAdapter:
 
     async def _ask(self, question: Awaitable[_T]) -> _T:
         try:
-            return await question
+            return await _cancellable(question)
         except DuplicateKeyError:
             raise
         except PyMongoError as exc:
@@ -221,7 +221,7 @@ class _Changes:
         begun = loop.time()
         if self._stream is not None:
             try:
-                if await self._stream.try_next() is not None:
+                if await _cancellable(self._stream.try_next()) is not None:
                     return
             except PyMongoError as exc:
                 log.debug("%s: the change stream ended: %s", self._store.shown, exc)
@@ -235,6 +235,21 @@ class _Changes:
                 await stream.close()
             except PyMongoError:
                 pass  # it was lost with its server
+
+
+async def _cancellable(question: Awaitable[_T]) -> _T:
+    """The answer to a question; a cancellation meanwhile is never lost.
+
+    One that comes in the moment of an answer is lost inside of PyMongo (asyncio.wait_for of Python 3.11 does
+    that): a watch would go on for ever, and its process would not end.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        return await question
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _client(address: str, shown: str, options: Mapping[str, Any]) -> AsyncMongoClient[_Document]:
