@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import uvloop
 import yaml
 from pymongo import MongoClient
 
@@ -163,7 +164,7 @@ def in_loop(test: _Test) -> Callable[..., None]:
         with warnings.catch_warnings():
             # PyMongo leaves a socket to the collector that it was connecting when its client was closed.
             warnings.simplefilter("ignore", ResourceWarning)
-            asyncio.run(test(*arguments, **named))
+            uvloop.run(test(*arguments, **named))  # what the product runs on
             if not any(isinstance(each, _Yaml) for each in (*arguments, *named.values())):
                 gc.collect()
 
