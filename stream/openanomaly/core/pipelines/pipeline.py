@@ -74,6 +74,8 @@ class Pipeline(Options):
     """The label `pipeline` of its scores."""
     selector: str = DEFAULT_SELECTOR
     """PromQL series selector."""
+    query: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
+    """PromQL that pull mode asks at every step, in the place of `selector`; the stream leaves it out."""
     transform: Literal["auto", "none", "rate"] = "auto"
     """`auto`: counters become rates, by metadata or by `_total`, `_count`, `_sum`, `_bucket`."""
     aggregate: Literal["mean", "last", "min", "max", "sum", "count"] = "mean"
@@ -105,6 +107,17 @@ class Pipeline(Options):
         except ConfigError as exc:
             raise ValueError(str(exc)) from exc
         return value
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if self.query is not None and self.selector != DEFAULT_SELECTOR:
+            raise ValueError(
+                f"selector={self.selector!r} and query={self.query!r} are both set: one of them says what is "
+                "watched"
+            )
+        if self.query is not None and self.transform == "rate":
+            raise ValueError("transform=rate does not go with a query: write rate(...) into the query")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
