@@ -133,6 +133,8 @@ def _run(options: argparse.Namespace, job: _Job) -> int:
     recording, pipeline = job.recording, job.pipeline
     if options.labels is not None:
         recording = replace(recording, events=labels.read(options.labels, recording))
+    if options.report is not None:
+        report.check(options.report)
     names = [naming.show(series.labels) for series in recording.series]
     _tell(_described(job, recording))
     if recording.samples >= _COMPILE_FROM:
