@@ -25,7 +25,7 @@ from openanomaly.core.scoring.events import Outcome
 from openanomaly.core.scoring.reason import Reason
 from openanomaly.core.services.backtest import Backtest
 from openanomaly.core.services.backtest_summary import Summary
-from openanomaly.errors import ConfigError, OpenAnomalyError
+from openanomaly.errors import ConfigError, OpenAnomalyError, QueryRejectedError
 from openanomaly.exits import CRASH
 from openanomaly.settings import Settings
 from openanomaly.settings_target import target_of
@@ -46,6 +46,8 @@ def main(options: argparse.Namespace) -> int:
         return _run(options, job)
     except ConfigError:
         raise
+    except QueryRejectedError as exc:
+        raise ConfigError(str(exc)) from exc
     except OpenAnomalyError as exc:
         print(f"openanomaly: {exc}", file=sys.stderr)
         return CRASH
