@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from openanomaly import definitions
-from openanomaly.commands import dead_letter, export, migrate, schema
+from openanomaly.commands import backtest, dead_letter, export, migrate, schema
 from openanomaly.definitions import Changes
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
@@ -45,15 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return export.main(options)
         if options.command == "schema":
             return schema.main(options)
+        if options.command == "backtest":
+            return backtest.main(options)
         settings = _settings(options)
         if options.dry_run:
             return _dry_run(options.command, definitions.filled(settings))
         set_up_logging(settings.log.format, settings.log.level)
-        if options.command == "pull":
-            return int(_pulling().main(settings, _changes(options, settings)))
         if options.command == "run" and not options.worker:
             return _supervise(arguments)
         settings = definitions.filled(settings, wait=True)
+        if options.command == "pull":
+            return int(_pulling().main(settings, _changes(options, settings)))
         from openanomaly import app  # heavy: Faust, and what the roles need
 
         return app.main(settings, ROLES[options.command], _changes(options, settings))
@@ -92,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_parser(commands)
     export.add_parser(commands)
     schema.add_parser(commands)
+    backtest.add_parser(commands)
     commands.add_parser("version", help="print the version")
     return parser
 
