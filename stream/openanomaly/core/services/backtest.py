@@ -22,7 +22,7 @@ from openanomaly.core.series import Labels, encode_labels
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.services.answer import Answerer
 from openanomaly.core.windows import history
-from openanomaly.core.windows.admission import Budget, admit
+from openanomaly.core.windows.admission import Budget, Refused, admit
 from openanomaly.core.windows.bands import Bands
 from openanomaly.core.windows.block import Block
 from openanomaly.core.windows.buckets import is_time
@@ -163,7 +163,8 @@ class Backtest:
             np.array([s.value[0] for s in first], np.float64),
             0,
         )
-        admit(self._block, (), frame, np.arange(len(new)), Budget(len(self._recording)))
+        budget = Budget(len(self._recording))
+        admit(self._block, (), frame, np.arange(len(new)), budget, Refused())
         rows = self._block.catalogue.find(frame.series.ids)
         wanted = np.flatnonzero((rows >= 0) & (rows < self._block.rows))
         self._rows[np.array(new)[wanted]] = rows[wanted]
