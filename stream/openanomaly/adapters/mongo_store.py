@@ -253,7 +253,9 @@ async def _cancellable(question: Awaitable[_T]) -> _T:
 def _client(address: str, shown: str, options: Mapping[str, Any]) -> AsyncMongoClient[_Document]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # for an unknown option there is no more than a warning
+            warnings.simplefilter(
+                "error", UserWarning
+            )  # for an unknown option there is no more than a warning
             return AsyncMongoClient(address, **options)
     except (InvalidURI, ConfigurationError, ValueError, TypeError, UserWarning) as exc:
         names = ", ".join(sorted(dict(parse_qsl(urlsplit(address).query))))
