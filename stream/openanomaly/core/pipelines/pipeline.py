@@ -2,10 +2,18 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import xxhash
-from pydantic import AfterValidator, AllowInfNan, Field, field_serializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AllowInfNan,
+    BeforeValidator,
+    Field,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from openanomaly.core.pipelines.models import check_model
 from openanomaly.core.pipelines.mute import MuteWindow
@@ -14,7 +22,18 @@ from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
 
-_Limit = Annotated[float, AllowInfNan(True)]
+
+
+def _unlimited(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and value in ("inf", "-inf") else value
+
+
+_Limit = Annotated[
+    float,
+    AllowInfNan(True),
+    BeforeValidator(_unlimited, json_schema_input_type=float | Literal["inf", "-inf"]),  # JSON has none
+]
+_Channel = Annotated[str, Field(json_schema_extra={"enum": list(CHANNELS)})]
 DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
 
 
@@ -37,13 +56,13 @@ class ScoreOptions(Options):
     """Steps of a block: one incident each."""
     memory: Annotated[int, Field(ge=2, le=60_000)] = 112
     """Blocks after which an extreme is forgotten."""
-    warmup: Annotated[int, Field(ge=1)] = 144
+    warmup: Annotated[int, Field(ge=1, le=10_000_000)] = 144
     """Steps of a new series without a score."""
     alert_score: Annotated[float, Field(gt=0)] = 1.0
     """Score above which an episode begins."""
-    quiet: Annotated[int, Field(ge=1)] = 24
+    quiet: Annotated[int, Field(ge=1, le=10_000_000)] = 24
     """Steps without an alarm that end an episode."""
-    channels: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    channels: Annotated[tuple[_Channel, ...], Field(min_length=1)] | None = None
     """Names of the channels that may speak; all of them by default."""
     mute: tuple[MuteWindow, ...] = ()
     """Calendar windows without episodes: steps that end in one stay below the alarm."""
@@ -72,7 +91,7 @@ class Pipeline(Options):
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,64}$")]
     """The label `pipeline` of its scores."""
-    selector: str = DEFAULT_SELECTOR
+    selector: Annotated[str, Field(json_schema_extra={"format": "promql-selector"})] = DEFAULT_SELECTOR
     """PromQL series selector."""
     transform: Literal["auto", "none", "rate"] = "auto"
     """`auto`: counters become rates, by metadata or by `_total`, `_count`, `_sum`, `_bucket`."""
@@ -84,13 +103,13 @@ class Pipeline(Options):
     """How long after its end a step waits for samples that are late."""
     context: Annotated[int, Field(ge=64, le=8192)] = 512
     """Steps that a model sees, and that windows keep."""
-    min_context: Annotated[int, Field(ge=2)] = 64
+    min_context: Annotated[int, Field(ge=2, le=8192)] = 64
     """Values in a context from which on it is forecast."""
     horizon: Annotated[int, Field(ge=1, le=1024)] = 64
     """Steps that a forecast reaches ahead."""
     forecast_every: Annotated[int, Field(ge=1, le=1024)] = 16
     """Steps from one forecast of a series to the next."""
-    model: Annotated[str, AfterValidator(check_model)] = "auto"
+    model: Annotated[str, AfterValidator(check_model), Field(json_schema_extra={"format": "model"})] = "auto"
     """`auto`: the built-in one; or `statistical`, FILE.onnx, a checkpoint's folder or its name on the hub."""
     score: ScoreOptions = ScoreOptions()
     """How steps are judged."""
