@@ -1,6 +1,5 @@
 """What went wrong, as RFC 9457 has it: every answer of 4xx and 5xx is an application/problem+json."""
 
-import logging
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -22,8 +21,6 @@ from openanomaly.errors import (
     RetryableError,
     UnknownPipelineError,
 )
-
-log = logging.getLogger(__name__)
 
 MEDIA = "application/problem+json"
 RETRY_AFTER_S = 5
@@ -97,8 +94,7 @@ def problem_of(exc: Exception) -> ProblemError:
             return ProblemError(status, str(exc))
     if isinstance(exc, RejectedError):
         return ProblemError(exc.status, str(exc))
-    # What it is stands in the log: an error that nobody has thought of may name anything.
-    log.error("unexpected error", exc_info=exc)
+    # What it is stands in the log, written by the server: it may name anything.
     return ProblemError(500, "an unexpected error; the log of the process has it")
 
 

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _OURS = ("for", "pipeline")
@@ -42,13 +42,16 @@ def _added(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-LabelName = Annotated[str, AfterValidator(_name)]
+_NAME_SCHEMA = {"type": "string", "pattern": f"^{_LABEL_NAME.pattern}$", "not": {"enum": ["__name__"]}}
+LabelName = Annotated[str, AfterValidator(_name), WithJsonSchema(_NAME_SCHEMA)]
 AddedLabels = Annotated[
     dict[str, str],
     AfterValidator(_added),
-    Field(
-        json_schema_extra={
-            "propertyNames": {"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$", "not": {"enum": ["__name__", *_OURS]}}
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": "string"},
+            "propertyNames": {**_NAME_SCHEMA, "not": {"enum": ["__name__", *_OURS]}},
         }
     ),
 ]

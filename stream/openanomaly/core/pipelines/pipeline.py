@@ -10,11 +10,13 @@ from pydantic import (
     AllowInfNan,
     BeforeValidator,
     Field,
+    WithJsonSchema,
     field_serializer,
     field_validator,
     model_validator,
 )
 
+from openanomaly.core.pipelines import combinations
 from openanomaly.core.pipelines.models import check_model
 from openanomaly.core.pipelines.mute import MuteWindow
 from openanomaly.core.pipelines.options import AddedLabels, Options
@@ -33,7 +35,7 @@ _Limit = Annotated[
     AllowInfNan(True),
     BeforeValidator(_unlimited, json_schema_input_type=float | Literal["inf", "-inf"]),  # JSON has none
 ]
-_Channel = Annotated[str, Field(json_schema_extra={"enum": list(CHANNELS)})]
+_Channel = Annotated[str, WithJsonSchema({"type": "string", "enum": list(CHANNELS)})]
 DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
 
 
@@ -58,8 +60,8 @@ class ScoreOptions(Options):
     """Blocks after which an extreme is forgotten."""
     warmup: Annotated[int, Field(ge=1, le=10_000_000)] = 144
     """Steps of a new series without a score."""
-    alert_score: Annotated[float, Field(gt=0)] = 1.0
-    """Score above which an episode begins."""
+    alert_score: Annotated[float, Field(gt=0, lt=combinations.LARGEST_SCORE)] = 1.0
+    """Score above which an episode begins; no score is above 10."""
     quiet: Annotated[int, Field(ge=1, le=10_000_000)] = 24
     """Steps without an alarm that end an episode."""
     channels: Annotated[tuple[_Channel, ...], Field(min_length=1)] | None = None
@@ -85,6 +87,12 @@ class ScoreOptions(Options):
             raise ValueError(f"there is no channel {unknown[0]!r}; they are {', '.join(CHANNELS)}")
         return value
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for impossible in combinations.of_score(self):
+            raise ValueError(impossible)
+        return self
+
 
 class Pipeline(Options):
     """A selector and everything that happens to the series it selects."""
@@ -93,6 +101,8 @@ class Pipeline(Options):
     """The label `pipeline` of its scores."""
     selector: Annotated[str, Field(json_schema_extra={"format": "promql-selector"})] = DEFAULT_SELECTOR
     """PromQL series selector."""
+    query: Annotated[str, Field(json_schema_extra={"format": "promql"})] | None = None
+    """Pull mode: a PromQL query, whose result is watched in place of what `selector` selects."""
     transform: Literal["auto", "none", "rate"] = "auto"
     """`auto`: counters become rates, by metadata or by `_total`, `_count`, `_sum`, `_bucket`."""
     aggregate: Literal["mean", "last", "min", "max", "sum", "count"] = "mean"
@@ -120,20 +130,28 @@ class Pipeline(Options):
     @classmethod
     def _parses(cls, value: str) -> str:
         try:
-            Selector.parse(value)
+            impossible = combinations.of_selector(Selector.parse(value))
         except ConfigError as exc:
             raise ValueError(str(exc)) from exc
+        if impossible:
+            raise ValueError(impossible)
+        return value
+
+    @field_validator("query")
+    @classmethod
+    def _is_query(cls, value: str | None) -> str | None:
+        if value is not None and (wrong := combinations.of_query(value)):
+            raise ValueError(wrong)
         return value
 
     @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.min_context > self.context:
-            raise ValueError(f"min_context={self.min_context} is more than context={self.context}")
-        if self.forecast_every > self.horizon:
-            raise ValueError(
-                f"forecast_every={self.forecast_every} is more than horizon={self.horizon}: "
-                "steps would be left without a forecast"
-            )
+    def _possible(self) -> Self:
+        if self.query is not None and self.selector != DEFAULT_SELECTOR:
+            raise ValueError(f"query={self.query!r} and selector={self.selector!r} exclude each other")
+        if self.query is not None and self.transform == "rate":
+            raise ValueError(f"transform=rate is for counters; query={self.query!r} has to say rate() itself")
+        for impossible in combinations.of_pipeline(self):
+            raise ValueError(impossible)
         return self
 
     @property

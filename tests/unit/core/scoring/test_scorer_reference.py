@@ -33,19 +33,20 @@ def series(shape: str, length: int, seed: int, offset: float) -> np.ndarray:
 
 @st.composite
 def cases(draw: Any) -> tuple[ScoreOptions, np.ndarray, np.ndarray, np.ndarray]:
+    block, memory = draw(st.integers(12, 40)), draw(st.integers(2, 8))
+    channels = draw(st.sampled_from([None, ("value",), ("error", "froze"), ("mean_12", "quiet", "surprise")]))
+    sided = channels is None or not {"quiet", "froze"} & set(channels)
     options = ScoreOptions(
-        block=draw(st.integers(12, 40)),
-        memory=draw(st.integers(2, 8)),
-        warmup=draw(st.integers(1, 60)),
+        block=block,
+        memory=memory,
+        warmup=draw(st.integers(1, min(60, block * memory))),
         tolerance=draw(st.sampled_from([0.0, 0.2, 0.5])),
-        direction=draw(st.sampled_from(["both", "above", "below"])),
+        direction=draw(st.sampled_from(["both", "above", "below"] if sided else ["both"])),
         scale=draw(st.sampled_from([(1.0, 1.0), (2.0, 1.0), (0.5, 3.0)])),
         min_deviation=draw(st.sampled_from([0.0, 0.5])),
         min_relative_deviation=draw(st.sampled_from([0.0, 0.2])),
         data_range=draw(st.sampled_from([None, (-2.0, 2.0)])),
-        channels=draw(
-            st.sampled_from([None, ("value",), ("error", "froze"), ("mean_12", "quiet", "surprise")])
-        ),
+        channels=channels,
         quiet=draw(st.integers(1, 30)),
     )
     length, seed = draw(st.integers(80, 400)), draw(st.integers(0, 2**31))
