@@ -270,7 +270,7 @@ class SinkSettings(Options):
     @field_validator("url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        return value and _http_address(value, "http://HOST:PORT/api/v1/write")
+        return None if value is None else _http_address(value, "http://HOST:PORT/api/v1/write")
 
     @field_serializer("url")
     def _shown(self, value: str | None) -> str | None:
@@ -338,7 +338,7 @@ class ApiSettings(Options):
     @field_validator("admin_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        return value and _http_address(value, "http://HOST:PORT")
+        return None if value is None else _http_address(value, "http://HOST:PORT")
 
     @field_serializer("admin_url")
     def _shown(self, value: str | None) -> str | None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from openanomaly.core.pipelines.mute import CLOCK
 from openanomaly.core.pipelines.options import FROM_JSON
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.errors import MalformedRequestError
@@ -87,4 +88,9 @@ def schemas(template: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """The JSON Schema (2020-12) of a document, and those that it refers to by `template`."""
     schema = Pipeline.model_json_schema(mode="validation", ref_template=template)
     parts: dict[str, Any] = schema.pop("$defs", {})
+    for group in (schema, *parts.values()):
+        for option in group["properties"].values():
+            if option.get("format") == "time":  # of RFC 3339, which has a zone
+                del option["format"]
+                option["pattern"] = CLOCK
     return schema, parts

@@ -9,15 +9,14 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from openanomaly.core.pipelines.options import FROM_JSON, Options
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MIDNIGHT = time(0)
-_CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$"
-_Clock = Annotated[time, WithJsonSchema({"type": "string", "pattern": _CLOCK})]
+CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$"
 
 
 class Muted(IntEnum):
@@ -35,9 +34,9 @@ class MuteWindow(Options):
 
     days: Annotated[tuple[Day, ...], Field(min_length=1)] = _DAYS
     """Days on which it starts."""
-    start: _Clock = _MIDNIGHT
+    start: time = _MIDNIGHT
     """Time of the clock at which it begins, as HH:MM."""
-    end: _Clock = _MIDNIGHT
+    end: time = _MIDNIGHT
     """Not included; the same as `start` is a whole day."""
     timezone: Annotated[str, Field(json_schema_extra={"format": "time-zone"})] = "UTC"
     """Name in the time zone database: hours follow its daylight saving."""
@@ -47,7 +46,7 @@ class MuteWindow(Options):
     @field_validator("start", "end", mode="before")
     @classmethod
     def _is_clock(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, str) and re.fullmatch(_CLOCK[1:-1], value, re.ASCII):
+        if isinstance(value, str) and re.fullmatch(CLOCK[1:-1], value, re.ASCII):
             return time.fromisoformat(value)
         # YAML 1.1 reads 22:00 without quotes as a number in base 60, and 09:00 as text. JSON does not.
         if isinstance(value, int | float) and info.context is not FROM_JSON:
