@@ -80,11 +80,16 @@ def check(settings: Settings) -> list[str]:
     credentials(config)
     broker_url(config)
     out = [f"web server on {settings.web.listen}", f"broker {settings.broker.url}"]
-    for block in plan(settings.pipelines):
+    plans = plan(settings.pipelines)
+    if not plans:
+        raise ConfigError("every pipeline has a query: `openanomaly pull` runs those; give one a selector")
+    for block in plans:
         names = ", ".join(p.name for p in block.pipelines)
         spec = block.spec
         out.append(f"windows of {spec.context} steps of {spec.step_ms / 1000:g} s: pipelines {names}")
-    engines = make_engines([p.model for p in settings.pipelines], device=settings.inference.device)
+    engines = make_engines(
+        [p.model for p in settings.pipelines if p.query is None], device=settings.inference.device
+    )
     out += [f"model {model}: {engine.name}" for model, engine in engines.items()]
     target = check_target(settings.sink)
     out.append(f"scores to {target}" if target else "scores are counted, not written")

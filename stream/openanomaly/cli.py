@@ -1,4 +1,4 @@
-"""The command line: `openanomaly run | receiver | window | inference | sink | ... | migrate | version`."""
+"""The command line: `openanomaly run | receiver | window | inference | sink | pull | ... | version`."""
 
 import argparse
 import json
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.dry_run:
             return _dry_run(options.command, settings)
         set_up_logging(settings.log.format, settings.log.level)
+        if options.command == "pull":
+            return _pulling().main(settings)
         if options.command == "run" and not options.worker:
             return _supervise(arguments)
         from openanomaly import app  # heavy: Faust, and what the roles need
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "window": "keep windows, score steps",
         "inference": "forecast",
         "sink": "write scores to the target",
+        "pull": "ask a database instead of being pushed to, score the answers, write the scores",
     }
     for name, text in texts.items():
         _add_options(commands.add_parser(name, help=text, description=text.capitalize() + "."))
@@ -178,10 +181,24 @@ def _settings(options: argparse.Namespace) -> Settings:
     return load(file or DEFAULT_FILE, os.environ, flags, explicit=file is not None)
 
 
-def _dry_run(command: str, settings: Settings) -> int:
-    from openanomaly.app import check
+def _pulling() -> Any:
+    try:
+        from openanomaly import pulling  # what it needs is an extra
+    except ModuleNotFoundError as exc:
+        if exc.name not in ("requests", "apscheduler"):
+            raise
+        raise ConfigError(f"pull mode needs {exc.name}: pip install 'openanomaly[pull]'") from exc
+    return pulling
 
-    plan: dict[str, Any] = {"command": command, "roles": ROLES[command], "starts": check(settings)}
+
+def _dry_run(command: str, settings: Settings) -> int:
+    if command == "pull":
+        starts = _pulling().check(settings)
+    else:
+        from openanomaly.app import check
+
+        starts = check(settings)
+    plan: dict[str, Any] = {"command": command, "roles": ROLES.get(command, (command,)), "starts": starts}
     plan["settings"] = settings.model_dump(mode="json")  # secrets are masked by their type
     print(json.dumps(plan, indent=2))
     return 0

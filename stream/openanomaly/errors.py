@@ -6,6 +6,8 @@ OpenAnomalyError
 +-- RejectedError          the same data will never pass: 4xx, the sender drops it
 |   +-- MalformedRequestError (400), UnsupportedMediaError (415), RequestTooLargeError (413)
 |   +-- MalformedFrameError, UnknownVersionError: a record for the dead-letter topic
+|   +-- QueryRejectedError   a time-series database refuses a query
+|   |   +-- AnswerTooLargeError   its answer is above a limit of ours
 +-- RetryableError         the same data may pass later: HTTP 503, the sender repeats it
 |   +-- BusUnavailableError, SinkUnavailableError, StoreUnavailableError, TsdbUnavailableError
 |   +-- EngineLostError    a model that worked does no more; the process must restart
@@ -63,6 +65,16 @@ class MalformedFrameError(RejectedError):
 
 class UnknownVersionError(MalformedFrameError):
     """A record on the broker was written by a newer release."""
+
+
+class QueryRejectedError(RejectedError):
+    """A time-series database refuses a query for good."""
+
+    status = 422
+
+
+class AnswerTooLargeError(QueryRejectedError):
+    """What a query gives is above a limit of ours."""
 
 
 class RetryableError(OpenAnomalyError):

@@ -40,10 +40,11 @@ def _address(value: str) -> str:
     return value
 
 
-def _http_address(value: str, expected: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"expected {expected}, found {_without_secrets(value)!r}")
+def _http_address(value: str | None, example: str) -> str | None:
+    if value is not None:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"expected {example}, found {_without_secrets(value)!r}")
     return value
 
 
@@ -227,7 +228,37 @@ class InferenceSettings(Options):
     """Where torch runs a checkpoint: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a GPU if there is one."""
 
 
-class SinkSettings(Options):
+class ServerSettings(Options):
+    """How we show a server who we are, and know that it is the one."""
+
+    bearer_token: Secret | None = None
+    """Token that we show to the server."""
+    bearer_token_file: str | None = None
+    """The same from a file, read again when it changes."""
+    username: str | None = None
+    """Name for basic auth at the server."""
+    password: Secret | None = None
+    """Password of `username`."""
+    password_file: str | None = None
+    """The same from a file, read again when it changes."""
+    headers: dict[Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")], SecretStr] = {}
+    """More headers of each request, e.g. X-Scope-OrgID."""
+    ca_file: str | None = None
+    """PEM authorities of the server; those of the system without it."""
+    cert_file: str | None = None
+    """PEM certificate chain that we show to the server."""
+    key_file: str | None = None
+    """PEM private key of `cert_file`."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        # The other way round is no error here: only the sink's pods may have the password.
+        if self.username is None and (self.password or self.password_file):
+            raise ValueError("password and password_file need username")
+        return self
+
+
+class SinkSettings(ServerSettings):
     url: str | None = None
     """Remote-write 1.0 address of the target; without a path /api/v1/write."""
     emit: Literal["auto", "all", "episodes"] = "auto"
@@ -248,29 +279,11 @@ class SinkSettings(Options):
     """First pause after a request that the target did not take."""
     backoff_max_s: Annotated[float, Field(gt=0)] = 30.0
     """Longest pause: it doubles until then."""
-    bearer_token: Secret | None = None
-    """Token that we show to the target."""
-    bearer_token_file: str | None = None
-    """The same from a file, read again when it changes."""
-    username: str | None = None
-    """Name for basic auth at the target."""
-    password: Secret | None = None
-    """Password of `username`."""
-    password_file: str | None = None
-    """The same from a file, read again when it changes."""
-    headers: dict[Annotated[str, Field(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")], SecretStr] = {}
-    """More headers of each request, e.g. X-Scope-OrgID."""
-    ca_file: str | None = None
-    """PEM authorities of the target; those of the system without it."""
-    cert_file: str | None = None
-    """PEM certificate chain that we show to the target."""
-    key_file: str | None = None
-    """PEM private key of `cert_file`."""
 
     @field_validator("url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        return None if value is None else _http_address(value, "http://HOST:PORT/api/v1/write")
+        return _http_address(value, "http://HOST:PORT/api/v1/write")
 
     @field_serializer("url")
     def _shown(self, value: str | None) -> str | None:
@@ -282,9 +295,52 @@ class SinkSettings(Options):
             raise ValueError(
                 f"backoff_min_s = {self.backoff_min_s} is above backoff_max_s = {self.backoff_max_s}"
             )
-        # The other way round is no error here: only the sink's pods may have the password.
-        if self.username is None and (self.password or self.password_file):
-            raise ValueError("password and password_file need username")
+        return self
+
+
+class PullSettings(ServerSettings):
+    url: str | None = None
+    """Address of the database that is asked, before /api/v1/query_range. Scores go to the `sink`."""
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Longest wait for an answer."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+    """Tries after the first one, of a query or a write, where the server is away or busy."""
+    backoff_min_s: Annotated[float, Field(gt=0)] = 0.1
+    """First pause before such a try."""
+    backoff_max_s: Annotated[float, Field(gt=0)] = 5.0
+    """Longest pause: it doubles until then."""
+    points_limit: Annotated[int, Field(ge=2, le=1_000_000)] = 11_000
+    """Points of a series in one request; longer ranges are split. Prometheus refuses more."""
+    series_limit: Annotated[int, Field(ge=1)] = 10_000
+    """Most series of an answer; a query that gives more is refused."""
+    answer_limit_bytes: Annotated[int, Field(ge=1024)] = 256 << 20
+    """Most bytes, unpacked, that the answers to one query have together."""
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    """Pipelines that are at work at once."""
+    state_dir: str = "./data/pull"
+    """Folder of what is known of the series, a file for each pipeline."""
+    history_s: Annotated[float, Field(ge=0)] = 7 * 86400
+    """Most history that a new pipeline reads; it wants `context` and `warmup` steps."""
+    catch_up_s: Annotated[float, Field(ge=0)] = 3600.0
+    """Steps missed for longer are left out and counted: nobody waits for their scores any more."""
+    pending_limit: Annotated[int, Field(ge=1)] = 100_000
+    """Scores of a pipeline that wait for the target; beyond it the pipeline waits too."""
+
+    @field_validator("url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        return _http_address(value, "http://HOST:PORT")
+
+    @field_serializer("url")
+    def _shown(self, value: str | None) -> str | None:
+        return value and _without_secrets(value)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.backoff_min_s > self.backoff_max_s:
+            raise ValueError(
+                f"backoff_min_s = {self.backoff_min_s} is above backoff_max_s = {self.backoff_max_s}"
+            )
         return self
 
 
@@ -338,7 +394,7 @@ class ApiSettings(Options):
     @field_validator("admin_url")
     @classmethod
     def _http(cls, value: str | None) -> str | None:
-        return None if value is None else _http_address(value, "http://HOST:PORT")
+        return _http_address(value, "http://HOST:PORT")
 
     @field_serializer("admin_url")
     def _shown(self, value: str | None) -> str | None:
@@ -367,6 +423,8 @@ class Settings(Options):
     """Forecasts in batches."""
     sink: SinkSettings = SinkSettings()
     """The target of the scores."""
+    pull: PullSettings = PullSettings()
+    """The database that pull mode asks."""
     status: StatusSettings = StatusSettings()
     """The status page of the sink role."""
     api: ApiSettings = ApiSettings()

@@ -199,7 +199,7 @@ def create_inference(
     metrics: InferenceMetrics,
 ) -> InferenceWorker:
     """The inference role of a process; its tasks run while `app` does."""
-    engines = make_engines([p.model for p in pipelines], settings.threads, settings.device)
+    engines = make_engines([p.model for p in pipelines if p.query is None], settings.threads, settings.device)
     return InferenceWorker(app, settings, engines, topics, metrics, DeadLetters(app, topics))
 
 

@@ -245,7 +245,7 @@ def _written(version: Version, samples: int = 0, histograms: int = 0, exemplars:
 
 def selects(pipelines: Sequence[Pipeline]) -> Select:
     """Whether any pipeline watches a series."""
-    selectors = [Selector.parse(p.selector) for p in pipelines]
+    selectors = [Selector.parse(p.selector) for p in pipelines if p.query is None]
     return lambda labels: any(s.matches(labels) for s in selectors)
 
 

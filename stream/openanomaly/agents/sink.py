@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.adapters.remote_write.client import RemoteWriteClient, Target
+from openanomaly.adapters.remote_write.client import RemoteWriteClient
 from openanomaly.adapters.remote_write.delivery import Delivery, Refusal
 from openanomaly.adapters.remote_write.encode import Encoded, ScoreEncoder
 from openanomaly.agents.events import noticed
@@ -30,6 +30,7 @@ from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.errors import RejectedError
 from openanomaly.settings import SinkSettings
+from openanomaly.settings_target import target_of
 from openanomaly.telemetry import SinkMetrics
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class SinkWorker:
         self._records = Records(app, topics.scores.name, dead_letters, self._take, metrics.rejected)
         app.agent(scores, name="openanomaly.sink.scores")(self._records.read)
         self._client: RemoteWriteClient | None = None
-        if (target := _target(settings)) is not None:
+        if (target := target_of(settings)) is not None:
             self._client = RemoteWriteClient(target, self._observe)
             self._delivery = Delivery(self._client.send, settings.batch_samples)
             app.task(self._write)
@@ -235,30 +236,8 @@ def check_target(settings: SinkSettings) -> str | None:
     Raises:
         ConfigError: credentials or certificates of the target cannot be used.
     """
-    target = _target(settings)
+    target = target_of(settings)
     return None if target is None else RemoteWriteClient(target).shown
-
-
-def _target(settings: SinkSettings) -> Target | None:
-    """The sink's part of the settings, as the client takes it."""
-    if settings.url is None:
-        return None
-    token, password = settings.bearer_token, settings.password
-    return Target(
-        url=settings.url,
-        timeout_s=settings.timeout_s,
-        backoff_min_s=settings.backoff_min_s,
-        backoff_max_s=settings.backoff_max_s,
-        bearer_token=token.get_secret_value() if token is not None else None,
-        bearer_token_file=settings.bearer_token_file,
-        username=settings.username,
-        password=password.get_secret_value() if password is not None else None,
-        password_file=settings.password_file,
-        headers={name: value.get_secret_value() for name, value in settings.headers.items()},
-        ca_file=settings.ca_file,
-        cert_file=settings.cert_file,
-        key_file=settings.key_file,
-    )
 
 
 def _overlap(refusal: Refusal, start: int, stop: int) -> int:

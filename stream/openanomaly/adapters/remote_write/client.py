@@ -195,11 +195,11 @@ class RemoteWriteClient:
 
     def _authorization(self) -> dict[str, str]:
         target = self._target
-        token = _secret(target.bearer_token, target.bearer_token_file, "sink.bearer_token_file")
+        token = read_secret(target.bearer_token, target.bearer_token_file, "sink.bearer_token_file")
         if token is not None:
             return {"Authorization": f"Bearer {token}"}
         if self._username:
-            password = _secret(self._password, target.password_file, "sink.password_file")
+            password = read_secret(self._password, target.password_file, "sink.password_file")
             pair = base64.b64encode(f"{self._username}:{password}".encode()).decode()
             return {"Authorization": f"Basic {pair}"}
         return {}
@@ -233,7 +233,7 @@ def backoff_s(failures: int, low_s: float, high_s: float, retry_after_s: float =
     return max(own_s, min(retry_after_s, _RETRY_AFTER_LIMIT_S))
 
 
-def _secret(value: str | None, file: str | None, setting: str) -> str | None:
+def read_secret(value: str | None, file: str | None, setting: str) -> str | None:
     """A secret of the settings, or the one that its file holds now."""
     if file is None:
         return value

@@ -101,8 +101,10 @@ class Pipeline(Options):
     """The label `pipeline` of its scores."""
     selector: Annotated[str, Field(json_schema_extra={"format": "promql-selector"})] = DEFAULT_SELECTOR
     """PromQL series selector."""
-    query: Annotated[str, Field(json_schema_extra={"format": "promql"})] | None = None
-    """Pull mode: a PromQL query, whose result is watched in place of what `selector` selects."""
+    query: (
+        Annotated[str, Field(min_length=1, max_length=65_536, json_schema_extra={"format": "promql"})] | None
+    ) = None
+    """PromQL that pull mode asks at every step, in the place of `selector`; the stream leaves it out."""
     transform: Literal["auto", "none", "rate"] = "auto"
     """`auto`: counters become rates, by metadata or by `_total`, `_count`, `_sum`, `_bucket`."""
     aggregate: Literal["mean", "last", "min", "max", "sum", "count"] = "mean"

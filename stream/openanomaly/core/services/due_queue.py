@@ -1,7 +1,7 @@
 """Contexts that wait for a forecast, and which of them make the next batch."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,6 +69,18 @@ class Part:
     def is_stale(self, now_ms: int) -> bool:
         """Whether a fresher request for these series has been made."""
         return self.request.frame.useful_until_ms <= now_ms
+
+
+def stack(parts: Sequence[Part], length: int) -> NDArray[np.float32]:
+    """(B, length) contexts of `parts`: the newest steps, missing before the first one."""
+    out = np.full((sum(map(len, parts)), length), np.nan, np.float32)
+    at = 0
+    for part in parts:
+        context = part.request.frame.context
+        steps = min(length, context.length)
+        out[at : at + len(part), length - steps :] = context.take(part.rows).last(steps)
+        at += len(part)
+    return out
 
 
 @dataclass(frozen=True, slots=True)

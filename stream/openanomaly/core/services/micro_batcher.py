@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from openanomaly.core.frames import DueFrame
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.services.attempt import Outcome, forecast
-from openanomaly.core.services.due_queue import Cut, DueQueue, Key, Part, Request
+from openanomaly.core.services.due_queue import Cut, DueQueue, Key, Part, Request, stack
 from openanomaly.core.services.shapes import batch_sizes, lengths
 from openanomaly.errors import EngineLostError
 
@@ -182,7 +182,7 @@ class MicroBatcher:
     def _lay_out(self, cut: Cut) -> _Batch:
         fixed = self._engines[cut.key.model].fixed_shapes
         sizes = batch_sizes(self._size(cut.key)) if fixed else ()
-        return _Batch(cut, _stack(cut.parts, cut.key.length), sizes)
+        return _Batch(cut, stack(cut.parts, cut.key.length), sizes)
 
     async def _cut(self) -> Cut:
         while True:
@@ -274,15 +274,3 @@ class MicroBatcher:
             if self._good[model] >= _GROW_AFTER:
                 self._good[model] = 0
                 self._sizes[model] = min(2 * self._sizes[model], self._options.max_batch)
-
-
-def _stack(parts: list[Part], length: int) -> NDArray[np.float32]:
-    """(B, length) contexts of `parts`: the newest steps, missing before the first one."""
-    out = np.full((sum(map(len, parts)), length), np.nan, np.float32)
-    at = 0
-    for part in parts:
-        context = part.request.frame.context
-        steps = min(length, context.length)
-        out[at : at + len(part), length - steps :] = context.take(part.rows).last(steps)
-        at += len(part)
-    return out

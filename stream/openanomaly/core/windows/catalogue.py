@@ -180,6 +180,11 @@ class Catalogue:
         pages, self._dirty = sorted(self._dirty), set()
         return [(page, *part) for page in pages for part in self._parts(page, 0, STATE_PAGE)]
 
+    def all_records(self) -> list[tuple[int, int, bytes]]:
+        """The same for every page there is; what changed since the last call of `records` stays so."""
+        pages = range(-(-self.rows // STATE_PAGE))
+        return [(page, *part) for page in pages for part in self._parts(page, 0, STATE_PAGE)]
+
     def _parts(self, page: int, first: int, rows: int) -> list[tuple[int, bytes]]:
         """The page as one record, or its halves as far as their labels are too long for that."""
         start = page * STATE_PAGE + first

@@ -53,13 +53,15 @@ MOST_SHARED = 128
 
 
 def plan(pipelines: Iterable[Pipeline]) -> tuple[BlockPlan, ...]:
-    """Group pipelines by window specification.
+    """Group pipelines by window specification. Those with a query are of pull mode, and left out.
 
     Raises:
         ConfigError: a selector cannot be parsed, or too many pipelines share their windows.
     """
     groups: dict[WindowSpec, list[WatchedPipeline]] = {}
     for pipeline in pipelines:
+        if pipeline.query is not None:
+            continue
         watched = WatchedPipeline(pipeline, Selector.parse(pipeline.selector))
         groups.setdefault(pipeline.window, []).append(watched)
     for spec, members in groups.items():
