@@ -88,7 +88,7 @@ def router(store: ConfigStore, body_limit_bytes: int, page_limit: int) -> APIRou
             "problems": list(found.problems),
         }
         headers = {"Link": f'<{next_path}>; rel="next"'} if next_path else {}
-        return _json(content, 200, headers)
+        return to_json(content, 200, headers)
 
     @routes.post(
         PATH,
@@ -127,7 +127,7 @@ def router(store: ConfigStore, body_limit_bytes: int, page_limit: int) -> APIRou
     async def read(request: Request, name: Name, if_none_match: IfNoneMatch = None) -> Response:
         accept(request)
         only(request)
-        one = await _find(store, name)
+        one = await find(store, name)
         if if_none_match is not None:
             known = tags(if_none_match, weak=True)
             if known is None or one.version in known:
@@ -184,7 +184,7 @@ def router(store: ConfigStore, body_limit_bytes: int, page_limit: int) -> APIRou
     async def delete(request: Request, name: Name, if_match: IfMatch = None) -> Response:
         only(request)
         if if_match is None:
-            await _find(store, name)
+            await find(store, name)
             raise ProblemError(
                 428, f"pipeline {name!r} is there; If-Match has to say which version of it to delete"
             )
@@ -212,7 +212,12 @@ def _fits(pipeline: Pipeline, others: Sequence[Pipeline]) -> None:
         raise ProblemError(409, str(exc)) from exc
 
 
-async def _find(store: ConfigStore, name: str) -> Stored:
+async def find(store: ConfigStore, name: str) -> Stored:
+    """What the store has of that name.
+
+    Raises:
+        UnknownPipelineError: nothing.
+    """
     found = await store.read()
     for one in found.stored:
         if one.pipeline.name == name:
@@ -222,7 +227,7 @@ async def _find(store: ConfigStore, name: str) -> Stored:
 
 
 async def _matching(store: ConfigStore, name: str, if_match: str) -> Stored:
-    one = await _find(store, name)
+    one = await find(store, name)
     wanted = tags(if_match, weak=False)
     if wanted is not None and one.version not in wanted:
         raise ProblemError(
@@ -271,14 +276,15 @@ def _links(name: str) -> dict[str, Any]:
     }
 
 
-def _json(content: Any, status: int, headers: dict[str, str]) -> Response:
+def to_json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer of JSON."""
     return Response(json.dumps(content, allow_nan=False), status, headers, JSON)
 
 
 def _told(one: Stored) -> Response:
-    return _json(document.write(one.pipeline), 200, {"ETag": etag(one.version)})
+    return to_json(document.write(one.pipeline), 200, {"ETag": etag(one.version)})
 
 
 def _made(one: Stored) -> Response:
     address = f"{PATH}/{quote(one.pipeline.name)}"
-    return _json(document.write(one.pipeline), 201, {"ETag": etag(one.version), "Location": address})
+    return to_json(document.write(one.pipeline), 201, {"ETag": etag(one.version), "Location": address})

@@ -1,5 +1,10 @@
 """How many series a selector matches now: a database is asked, or a running process."""
 
+import asyncio
+import re
+import ssl
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -7,7 +12,9 @@ import aiohttp
 
 from openanomaly.adapters.remote_write.client import read_secret
 from openanomaly.core.pipelines.pipeline import Pipeline
-from openanomaly.errors import ConfigError
+from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.ports.tsdb_client import TSDBClient
+from openanomaly.errors import ConfigError, QueryRejectedError, SinkUnavailableError, TsdbUnavailableError
 from openanomaly.settings import ApiSettings
 from openanomaly.web.auth import ADMIN
 
@@ -29,12 +36,17 @@ class SeriesCounter(Protocol):
         """How many series a pipeline would watch. That nobody answers is told, not raised."""
         ...
 
+    async def close(self) -> None: ...
+
 
 class Nobody:
     """Where no setting says who could be asked."""
 
     async def count(self, pipeline: Pipeline) -> Counted:
         return Counted(None, "nothing", "set api.admin_url or pull.url: nobody can be asked for series")
+
+    async def close(self) -> None:
+        pass
 
 
 class AdminCounter:
@@ -49,7 +61,11 @@ class AdminCounter:
         self._url = settings.admin_url.rstrip("/")
         self._settings = settings
         self._session: aiohttp.ClientSession | None = None
-        self._authorization()
+        self._tls = _ssl_context(settings)
+        try:
+            self._authorization()
+        except SinkUnavailableError as exc:
+            raise ConfigError(str(exc)) from exc
 
     async def count(self, pipeline: Pipeline) -> Counted:
         of = f"series that pipelines of {self._shown} watch now"
@@ -62,7 +78,7 @@ class AdminCounter:
             )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError) as exc:
             return Counted(None, of, f"cannot ask api.admin_url={self._shown}: {_words(exc)}")
-        except ConfigError as exc:
+        except SinkUnavailableError as exc:  # of its secrets
             return Counted(None, of, str(exc))
         part = f"of {held} of {of_all} partitions: others are in other processes" if held < of_all else None
         return Counted(series, of, part)
@@ -74,6 +90,7 @@ class AdminCounter:
             f"{self._url}{ADMIN}series/count",
             params={"match": selector},
             headers=self._authorization(),
+            ssl=self._tls,
             allow_redirects=False,  # the token is for this address
         ) as response:
             if response.status != 200:
@@ -83,7 +100,11 @@ class AdminCounter:
 
     def _authorization(self) -> dict[str, str]:
         given = self._settings.admin_token
-        token = read_secret(given and given.get_secret_value(), self._settings.admin_token_file)
+        token = read_secret(
+            given.get_secret_value() if given else None,
+            self._settings.admin_token_file,
+            "api.admin_token_file",
+        )
         return {} if token is None else {"Authorization": f"Bearer {token}"}
 
     @property
@@ -96,5 +117,54 @@ class AdminCounter:
             await self._session.close()
 
 
+def _ssl_context(settings: ApiSettings) -> ssl.SSLContext | bool:
+    """How the admin API shows that it is the one."""
+    if settings.admin_ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=settings.admin_ca_file)
+    except (OSError, ssl.SSLError) as exc:
+        raise ConfigError(f"cannot load api.admin_ca_file={settings.admin_ca_file}: {exc}") from exc
+
+
 def _words(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
+
+
+class DatabaseCounter:
+    """Asks a time-series database, which knows also what nobody watches yet."""
+
+    def __init__(self, client: TSDBClient, clock: Callable[[], float] = time.time) -> None:
+        self._client, self._clock = client, clock
+
+    async def count(self, pipeline: Pipeline) -> Counted:
+        of = f"series in {self._client.shown} now"
+        query = f"count({pipeline.query or _selected(pipeline.selector)})"
+        try:
+            at_ms = int(self._clock() * 1000)
+            found = await asyncio.to_thread(self._client.instant_query, query, at_ms)
+        except (TsdbUnavailableError, QueryRejectedError) as exc:
+            return Counted(None, of, str(exc))
+        count = int(found.value.sum()) if len(found) else 0
+        return Counted(count, of, "; ".join(found.warnings) or None)
+
+    async def close(self) -> None:
+        self._client.close()
+
+
+def _selected(selector: str) -> str:
+    """PromQL for what a selector matches; our own output is never watched."""
+    # Databases want one matcher that an empty label does not pass.
+    matchers = ['__name__=~".+"']
+    for matcher in Selector.parse(selector).matchers:
+        matchers.append(f"{_name(matcher.name)}{matcher.operator}{_quoted(matcher.value)}")
+    return f'{{{",".join(matchers)}}} unless {{for!="",__name__=~"anomaly_.*|yhat|yhat_lower|yhat_upper|y"}}'
+
+
+def _name(name: str) -> str:
+    return name if re.fullmatch("[a-zA-Z_][a-zA-Z0-9_]*", name) else _quoted(name)
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
