@@ -18,8 +18,10 @@ from pydantic import (
     model_validator,
 )
 
+from openanomaly.adapters import stores
 from openanomaly.core.pipelines.options import AddedLabels, LabelName, Options
 from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.errors import ConfigError
 
 Secret = Annotated[SecretStr, Field(min_length=1)]
 """Never shown. An empty one would let everybody in."""
@@ -408,6 +410,28 @@ class LogSettings(Options):
     """The least important lines that are written."""
 
 
+class StoreSettings(Options):
+    url: str | None = None
+    """Where pipelines are defined: a YAML file or folder (PATH, `yaml:PATH`, `file:///PATH`) or
+    `mongodb://HOST:PORT/DATABASE?collection=NAME`. Without it: `pipelines` of the settings."""
+    poll_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """How often changes are looked for where a store does not tell them."""
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                stores.check_url(value)
+            except ConfigError as exc:
+                raise ValueError(str(exc)) from exc
+        return value
+
+    @field_serializer("url")
+    def _shown(self, value: str | None) -> str | None:
+        return value and stores.shown(value)
+
+
 class Settings(Options):
     """Everything a process is told. Read-only; a change is a new one."""
 
@@ -431,6 +455,8 @@ class Settings(Options):
     """The API of pipelines (`openanomaly api`)."""
     log: LogSettings = LogSettings()
     """What the process tells."""
+    store: StoreSettings = StoreSettings()
+    """Where pipelines are defined."""
     pipelines: tuple[Pipeline, ...] = (Pipeline(name="default"),)
     """What is watched, and how."""
 
@@ -456,3 +482,12 @@ class Settings(Options):
                 raise ValueError(f"pipelines.{i}.name = {pipeline.name!r}: the name is used twice")
             seen.add(pipeline.name)
         return value
+
+    @model_validator(mode="after")
+    def _defined_once(self) -> Self:
+        if self.store.url is not None and "pipelines" in self.model_fields_set:
+            raise ValueError(
+                f"store.url={stores.shown(self.store.url)!r} and pipelines exclude each other: pipelines are "
+                "defined in the store or here"
+            )
+        return self

@@ -70,7 +70,7 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> Non
         {"transform": "rate", "score": {"direction": "above", "min_relative_deviation": 3}},
         {"selector": '{job="a", job=~"a|b", instance!="x"}'},
         {"selector": '{job=~"a", job=~"b"}'},
-        {"query": 'sum by (job) (rate(x{a=~"[(]",b=\'}\'}[5m] offset 1h)) # a (comment'},
+        {"query": "sum by (job) (rate(x{a=~\"[(]\",b='}'}[5m] offset 1h)) # a (comment"},
         {"query": "x # it's fine\n + y"},
         {"query": "`a\\`"},
     ],

@@ -91,7 +91,9 @@ def run(requests: list, pipelines: tuple) -> list[object]:
 def test_samples_forecasts_and_ticks(aggregate: str, data: st.DataObject) -> None:
     requests = data.draw(strategies_windows.requests())
     direction = data.draw(st.sampled_from(["both", "above", "below"]))
-    named = [("error", "froze"), ("value", "mean_12", "quiet")] if direction == "both" else [("error", "value")]
+    named = (
+        [("error", "froze"), ("value", "mean_12", "quiet")] if direction == "both" else [("error", "value")]
+    )
     channels = data.draw(st.sampled_from([None, *named]))
     options = ScoreOptions(warmup=2, block=12, direction=direction, channels=channels)
     pipelines = (
