@@ -1,5 +1,6 @@
 """Scores of one pipeline on one block of series."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from openanomaly.core.scoring import state as fields
 from openanomaly.core.scoring.blocks import turn_over
 from openanomaly.core.scoring.channels import YOUNG_STEPS, Judging, Memory, Tables, Verdict, judge
 from openanomaly.core.scoring.compiled import steps
+from openanomaly.core.scoring.compiled.runs import Runs
 from openanomaly.core.scoring.episodes import Episodes
 from openanomaly.core.scoring.reason import CHANNELS, QUIET, Reason
 from openanomaly.core.scoring.state import Field, Rows, State, places
@@ -56,6 +58,11 @@ class Judged:
             np.full(n, np.nan),
             np.zeros(n, bool),
         )
+
+    def put(self, at: Rows, part: "Judged") -> None:
+        """Write what is said of the steps `at`."""
+        for f in dataclasses.fields(self):
+            getattr(self, f.name)[at] = getattr(part, f.name)
 
 
 class Scorer:
@@ -130,6 +137,51 @@ class Scorer:
                 quiet = None if mute is None else mute[part]
                 self._chunk(state, some, bucket[part], y[part], band[part], quiet, out, to)
         return out
+
+    def run(
+        self,
+        state: State,
+        rows: Rows,
+        bucket: NDArray[np.int64],
+        y: NDArray[np.float64],
+        band: NDArray[np.floating],
+        mute: NDArray[np.uint8] | None = None,
+    ) -> Judged:
+        """Judge many steps of each row: what as many calls of `update` would say, one for each bucket.
+
+        Args:
+            rows: n rows, ascending, each as often as it has steps.
+            bucket: (n,) ascends within a row.
+            y, band, mute: as in `update`.
+        """
+        out = Judged.empty(len(y))
+        if mute is None and self._is_plain and kernels.WINDOWS.ready():
+            self._run_compiled(state, rows, bucket, y, band, out)
+            return out
+        order = np.lexsort((rows, bucket))
+        edges = np.flatnonzero(np.diff(bucket[order])) + 1
+        for at in np.split(order, edges):
+            if at.size:
+                quiet = None if mute is None or not mute[at].any() else mute[at]
+                out.put(at, self.update(state, rows[at], bucket[at], y[at], band[at], quiet))
+        return out
+
+    def _run_compiled(
+        self,
+        state: State,
+        rows: Rows,
+        bucket: NDArray[np.int64],
+        y: NDArray[np.float64],
+        band: NDArray[np.floating],
+        out: Judged,
+    ) -> None:
+        """Row by row from one edge of a block to the next, where all rows that are at one turn over."""
+        progress = Runs(rows, bucket, y, band)
+        while (at := progress.position[progress.position < progress.end]).size:
+            out.filed[at] = self._turn_over(state, rows[at], bucket[at], y[at])
+            progress.judge(
+                state, self._tables, self._judging, self.options.alert_score, self.options.quiet, out
+            )
 
     def _usual(self, y: NDArray[np.float64], mute: NDArray[np.uint8] | None) -> NDArray[np.bool_] | None:
         """(n,) which steps are judged by memory and learned; None if all are."""

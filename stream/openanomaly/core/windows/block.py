@@ -256,13 +256,10 @@ class Block:
     ) -> Closing:
         """What follows from closed steps with finite values."""
         base = self.catalogue.base[rows]
-        with np.errstate(over="ignore"):
-            stored = (value - base).astype(np.float32)
-        # Beyond float32 the window saturates; the score below sees the value itself.
-        np.clip(stored, -3e38, 3e38, out=stored)
+        stored = stored_as(value, base)
         self.ring.put(rows, bucket, stored)
         scored = self._score(rows, bucket, value, base) if rows.size else []
-        return Closing(rows, bucket, stored, scored, self._due(rows, bucket, before))
+        return Closing(rows, bucket, stored, scored, self.due(rows, bucket, before))
 
     def _score(
         self, rows: Rows, bucket: NDArray[np.int64], value: NDArray[np.float64], base: NDArray[np.float64]
@@ -285,10 +282,10 @@ class Block:
             out.append(Scored(watched, r, b, y, band[:, 2], judged))
         return out
 
-    def _due(
+    def due(
         self, rows: Rows, bucket: NDArray[np.int64], before: NDArray[np.int64]
     ) -> list[tuple[ForecasterSpec, Rows, NDArray[np.int64]]]:
-        """Rows that passed the step at which each forecaster is due for them."""
+        """Rows that passed the step at which each forecaster is due for them. They may be there repeatedly."""
         out = []
         for forecaster in self.plan.forecasters:
             if kernels.WINDOWS.ready():
@@ -326,3 +323,12 @@ class Block:
         """Bytes of state per row without ring and bands."""
         scorers = sum(a.nbytes for s in self.scorings for a in s.state.values()) // self.state.capacity
         return self.state.row_bytes + scorers
+
+
+def stored_as(value: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Closed steps as the ring holds them."""
+    with np.errstate(over="ignore"):
+        stored = (value - base).astype(np.float32)
+    # Beyond float32 the window saturates; scores see the value itself.
+    np.clip(stored, -3e38, 3e38, out=stored)
+    return stored

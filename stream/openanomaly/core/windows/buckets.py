@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,33 @@ def gather(
         row, timestamp_ms, value: (N,) samples, rows ascending, those of a row in order of arrival.
         counts: incremented per outcome; `accepted` is what went into windows. They add up to N.
     """
+    row, timestamp_ms, value, valid, first = usable(state, row, timestamp_ms, value, is_rate, step_ms, counts)
+    return _reduce(row, timestamp_ms, value, valid, first, step_ms, aggregate)
+
+
+class Usable(NamedTuple):
+    """Samples that move their row's time, (N,) each; only those that are `valid` have a value.
+
+    `first` is where a new row begins.
+    """
+
+    row: Rows
+    timestamp_ms: NDArray[np.int64]
+    value: NDArray[np.float64]
+    valid: NDArray[np.bool_]
+    first: NDArray[np.bool_]
+
+
+def usable(
+    state: Columns,
+    row: Rows,
+    timestamp_ms: NDArray[np.int64],
+    value: NDArray[np.float64],
+    is_rate: NDArray[np.bool_],
+    step_ms: int,
+    counts: "Counter[str]",
+) -> Usable:
+    """Which samples count, as `gather` says; counters are rates."""
     row, timestamp_ms, value = _accept(state, row, timestamp_ms, value, step_ms, counts)
     first = _starts(row)
     valid = np.isfinite(value)
@@ -71,7 +99,7 @@ def gather(
         value, valid = _to_rates(state, row, timestamp_ms, value, valid, on, counts)
     counts["accepted"] += int(valid.sum())
     _learn_interval(state, row, timestamp_ms, first, step_ms, counts)
-    return _reduce(row, timestamp_ms, value, valid, first, step_ms, aggregate)
+    return Usable(row, timestamp_ms, value, valid, first)
 
 
 def is_time(timestamp_ms: NDArray[np.int64]) -> NDArray[np.bool_]:

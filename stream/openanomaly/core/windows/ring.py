@@ -14,16 +14,16 @@ the last checkpoint; the oldest steps of a window must outlive that."""
 
 
 class Ring:
-    """(rows, length + MARGIN) float32; the slot of bucket b is b mod (length + MARGIN).
+    """(rows, length + margin) float32; the slot of bucket b is b mod (length + margin).
 
     Steps of a row that nobody wrote between two that were are missing and read as NaN. `newest` is
     the last bucket written of each row, `first` the one from which on its slots are known: a changelog
     that was read from the middle knows nothing of the steps before.
     """
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, margin: int = MARGIN) -> None:
         self.length = length
-        self.slots = length + MARGIN
+        self.slots = length + margin
         self._columns = Columns(
             [
                 Column("data", "f4", 0, (self.slots,)),
@@ -85,6 +85,33 @@ class Ring:
         else:
             data[rows, bucket % self.slots] = value
         newest[rows] = np.maximum(last, bucket)
+
+    def put_many(
+        self, rows: Rows, bucket: NDArray[np.int64], value: NDArray[np.float32], start: int, stop: int
+    ) -> None:
+        """Write many steps of rows: what as many calls of `put` would, one for each bucket.
+
+        Args:
+            rows: (N,) ascending; the buckets of a row ascend.
+            start, stop: all buckets are in [start, stop), which is behind what the rows have, and no longer
+                than the margin.
+        """
+        data, newest = self._columns["data"], self._columns["newest"]
+        begin = np.flatnonzero(np.diff(rows, prepend=-1))
+        each, end = rows[begin], np.append(begin[1:], rows.size) - 1
+        last, final = newest[each], bucket[end]
+        for i in np.flatnonzero((last < start - 1) & (last > NEVER)).tolist():  # silent for a while
+            gap = np.arange(max(int(last[i]) + 1, int(final[i]) - self.slots + 1), start)
+            data[each[i], gap % self.slots] = np.nan
+        if (unknown := last == NEVER).any():
+            self._columns["first"][each[unknown]] = bucket[begin[unknown]]
+        # What is overwritten behind the newest step of a row is older than any window that will be asked for.
+        slots = np.arange(start, stop) % self.slots
+        grid = np.full((each.size, slots.size), np.nan, np.float32)
+        place = np.repeat(np.arange(each.size), end - begin + 1)
+        grid[place, bucket - start] = value
+        data[np.ix_(each, slots)] = grid
+        newest[each] = final
 
     def _skip(self, rows: Rows, start: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
         """Write NaN to buckets [start, stop) of rows."""

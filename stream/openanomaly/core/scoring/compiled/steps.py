@@ -34,7 +34,7 @@ _F = np.float32
 _ZERO, _ONE, _NAN, _INF = _F(0), _F(1), _F(np.nan), _F(np.inf)
 _HUGE = np.finfo(np.float32).max
 _STRIP = 256
-_WIDTH = _STRIP + 16
+WIDTH = _STRIP + 16
 """Of a strip in memory: no power of two."""
 _START, _OPEN, _END, _YOUNG, _NO_FORECAST = (
     np.uint8(f)
@@ -62,7 +62,7 @@ def _range(high: Any, low: Any, jitter: Any, wide: Any) -> Any:
 
 
 @kernels.jit(error_model="numpy")
-def _strip(
+def strip(
     rows: Any,
     bucket: Any,
     y_of: Any,
@@ -217,7 +217,7 @@ def _strip(
 
 
 @kernels.jit(error_model="numpy")
-def _load(column: Any, rows: Any, out: Any) -> None:
+def load(column: Any, rows: Any, out: Any) -> None:
     n = len(rows)
     if rows[n - 1] - rows[0] + 1 == n:
         out[:n] = column[rows[0] : rows[0] + n]
@@ -227,7 +227,7 @@ def _load(column: Any, rows: Any, out: Any) -> None:
 
 
 @kernels.jit(error_model="numpy")
-def _store(column: Any, rows: Any, values: Any) -> None:
+def store(column: Any, rows: Any, values: Any) -> None:
     n = len(rows)
     if rows[n - 1] - rows[0] + 1 == n:
         column[rows[0] : rows[0] + n] = values[:n]
@@ -237,14 +237,14 @@ def _store(column: Any, rows: Any, values: Any) -> None:
 
 
 @kernels.jit(error_model="numpy")
-def _refer(first: Any, second: Any, record: Any) -> None:
+def refer(first: Any, second: Any, record: Any) -> None:
     """The reference into `first`: the second largest of all blocks, the open one included."""
     for i in range(len(first)):
         first[i] = most(least(first[i], record[i]), second[i])
 
 
 @kernels.jit(error_model="numpy")
-def _exceed(record: Any, now: Any) -> None:
+def exceed(record: Any, now: Any) -> None:
     for i in range(len(record)):
         record[i] = fmost(now[i], record[i])
 
@@ -281,21 +281,21 @@ def _judge(
 ) -> None:
     # In strips of rows, copied place by place: the places of one row lie a power of two apart, and
     # would drive each other out of the cache.
-    record = np.empty((LISTS, _WIDTH), np.float32)
-    reference = np.empty((LISTS, _WIDTH), np.float32)
-    now = np.empty((LISTS, _WIDTH), np.float32)
-    means = np.empty((4, _WIDTH), np.float32)
+    record = np.empty((LISTS, WIDTH), np.float32)
+    reference = np.empty((LISTS, WIDTH), np.float32)
+    now = np.empty((LISTS, WIDTH), np.float32)
+    means = np.empty((4, WIDTH), np.float32)
     for begin in range(0, len(rows), _STRIP):
         end = min(begin + _STRIP, len(rows))
         n, some = end - begin, rows[begin:end]
         for k in range(LISTS):
-            _load(opened[k], some, record[k])
-            _load(top[0, k], some, reference[k])
-            _load(top[1, k], some, now[k])
-            _refer(reference[k, :n], now[k, :n], record[k, :n])
+            load(opened[k], some, record[k])
+            load(top[0, k], some, reference[k])
+            load(top[1, k], some, now[k])
+            refer(reference[k, :n], now[k, :n], record[k, :n])
         for k in range(4):
-            _load(mean[k], some, means[k])
-        _strip(
+            load(mean[k], some, means[k])
+        strip(
             some, bucket[begin:end], y[begin:end], band[:, begin:end], reference, now, means,
             last, run, age, told, left, start, peak, why, origin,
             tables, factors, speaks, warmup, quiet_steps,
@@ -303,10 +303,28 @@ def _judge(
             lower[begin:end], upper[begin:end],
         )  # fmt: skip
         for k in range(LISTS):
-            _exceed(record[k, :n], now[k, :n])
-            _store(opened[k], some, record[k])
+            exceed(record[k, :n], now[k, :n])
+            store(opened[k], some, record[k])
         for k in range(4):
-            _store(mean[k], some, means[k])
+            store(mean[k], some, means[k])
+
+
+def factors_of(judging: Judging, alert_score: float) -> tuple[Any, ...]:
+    """What options are to the loops."""
+    t = judging.tolerance
+    above, below = judging.above[0, 0], judging.below[0, 0]
+    return (
+        1 + 2 * t,
+        1 + t,
+        1 + _F(2.5) * t,
+        1 + _F(5) * t,
+        above,
+        below,
+        _F(1 / abs(float(above))) if above else _ZERO,
+        _F(-1 / abs(float(below))) if below else _ZERO,
+        _F(alert_score),
+        _F(min(1.0, alert_score)),
+    )
 
 
 def judge(
@@ -325,21 +343,8 @@ def judge(
     Returns:
         (n,) each: score, raw, reason, flags, lower, upper as in `Judged`.
     """
-    n, t = len(y), judging.tolerance
+    n = len(y)
     at = np.arange(rows.start, rows.stop) if isinstance(rows, slice) else np.ascontiguousarray(rows)
-    above, below = judging.above[0, 0], judging.below[0, 0]
-    factors = (
-        1 + 2 * t,
-        1 + t,
-        1 + _F(2.5) * t,
-        1 + _F(5) * t,
-        above,
-        below,
-        _F(1 / abs(float(above))) if above else _ZERO,
-        _F(-1 / abs(float(below))) if below else _ZERO,
-        _F(alert_score),
-        _F(min(1.0, alert_score)),
-    )
     out = (
         np.empty(n, np.float32),
         np.empty(n, np.float32),
@@ -353,9 +358,9 @@ def judge(
         np.ascontiguousarray(bucket),
         np.ascontiguousarray(y),
         np.ascontiguousarray(band.T),
-        *(places(state[name]) for name in _READ),
+        *(places(state[name]) for name in READ),
         (tables.weight_12, tables.weight_48, tables.young),
-        factors,
+        factors_of(judging, alert_score),
         judging.speaks,
         judging.warmup,
         np.int32(quiet),
@@ -364,7 +369,7 @@ def judge(
     return out
 
 
-_READ = (
+READ = (
     "open", "mean", "last", "run", "age", "told", "left", "start", "peak", "reason", "top", "origin",
 )  # fmt: skip
 

@@ -208,7 +208,7 @@ def _passing(ids: Any, rows: Any, bucket: Any, before: Any, every: Any, out: Any
 
 
 def passing(ids: NDArray[np.uint64], rows: Rows, bucket: I64, before: I64, every: int) -> I64:
-    """Positions of the rows that passed the step at which a forecast is due; twin in `Block._due`."""
+    """Positions of the rows that passed the step at which a forecast is due; twin in `Block.due`."""
     out = np.empty(len(rows), np.int64)
     return out[: _passing(ids, rows, bucket, before, every, out)]
 
