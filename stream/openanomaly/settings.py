@@ -388,6 +388,8 @@ class ApiSettings(Options):
     """Most series of a preview."""
     preview_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Longest work of a preview."""
+    preview_models: tuple[str, ...] = ()
+    """Models that previews load besides the built-in ones, as pipelines name them."""
     previews: Annotated[int, Field(ge=1, le=64)] = 1
     """Previews at the same time; beyond it 503 with Retry-After."""
 

@@ -22,6 +22,55 @@ _EXAMPLE = {
 _NAME = {"type": "string", "pattern": "^[a-zA-Z0-9_.:-]{1,64}$", "description": "Of a stored pipeline."}
 
 
+_MS = {"type": "integer", "minimum": 0, "maximum": (1 << 42) - 1, "description": "Unix time in ms."}
+_LABELS = {
+    "type": "object",
+    "minProperties": 1,
+    "propertyNames": {"minLength": 1},
+    "additionalProperties": {"type": "string"},
+}
+_SOURCES: dict[str, Schema] = {
+    "columns": {
+        "type": "object",
+        "description": "Series that have their timestamps in common.",
+        "properties": {
+            "timestamp_ms": {"type": "array", "items": _MS, "minItems": 1, "description": "Ascending."},
+            "series": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "labels": _LABELS,
+                        "value": {
+                            "type": "array",
+                            "items": {"type": ["number", "null"]},
+                            "description": "As many as there are timestamps; null where there is no sample.",
+                        },
+                    },
+                    "required": ["labels", "value"],
+                    "additionalProperties": False,
+                },
+            },
+        },
+        "required": ["timestamp_ms", "series"],
+        "additionalProperties": False,
+    },
+    "csv": {
+        "type": "string",
+        "format": "csv",
+        "description": "A head of timestamp_ms and one series each; empty where there is no sample.",
+    },
+    "range": {
+        "type": "object",
+        "description": "Of the database that pull.url names.",
+        "properties": {"start_ms": _MS, "end_ms": _MS},
+        "required": ["start_ms", "end_ms"],
+        "additionalProperties": False,
+    },
+}
+
+
 def body(schema: str, example: Any = None) -> Schema:
     """The description of a request whose body is of a schema."""
     example = _EXAMPLE if example is None else example
@@ -51,27 +100,22 @@ def schemas() -> dict[str, Schema]:
         "title": NAMELESS,
         "properties": {**pipeline["properties"], "name": name},
     }
-    out[CHOICE] = _choice(CHOICE, {}, [])
+    out[CHOICE] = _choice(CHOICE, [{}])
+    out[PREVIEW] = _choice(PREVIEW, [{name: schema} for name, schema in _SOURCES.items()])
     return out
 
 
-def _choice(title: str, more: dict[str, Schema], required: list[str]) -> Schema:
-    """An object that has either a definition or the name of a stored one, and `more`."""
-    return {
-        "title": title,
-        "type": "object",
-        "oneOf": [
-            {
-                "type": "object",
-                "properties": {"pipeline": {"$ref": REF + PIPELINE}, **more},
-                "required": ["pipeline", *required],
-                "additionalProperties": False,
-            },
-            {
-                "type": "object",
-                "properties": {"name": _NAME, **more},
-                "required": ["name", *required],
-                "additionalProperties": False,
-            },
-        ],
-    }
+def _choice(title: str, sources: list[dict[str, Schema]]) -> Schema:
+    """An object that has either a definition or the name of a stored one, and what one of `sources` says."""
+    whose: list[dict[str, Schema]] = [{"pipeline": {"$ref": REF + PIPELINE}}, {"name": _NAME}]
+    shapes = [
+        {
+            "type": "object",
+            "properties": {**who, **source},
+            "required": [*who, *source],
+            "additionalProperties": False,
+        }
+        for who in whose
+        for source in sources
+    ]
+    return {"title": title, "oneOf": shapes}

@@ -8,9 +8,9 @@ from pydantic import ValidationError
 from openanomaly.api.answers import problems, said
 from openanomaly.api.bodies import CHOICE, CHOICE_EXAMPLE, PIPELINE, body
 from openanomaly.api.invalid import Invalid, of_body
-from openanomaly.api.pipelines import find, to_json
+from openanomaly.api.pipelines import find
 from openanomaly.api.problems import ProblemError
-from openanomaly.api.requests import accept, only, read_json
+from openanomaly.api.requests import accept, only, read_json, to_json
 from openanomaly.api.series import SeriesCounter
 from openanomaly.core.pipelines import document
 from openanomaly.core.pipelines.pipeline import Pipeline

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
@@ -15,7 +14,7 @@ from openanomaly.api.answers import ETAG, header, problems, said
 from openanomaly.api.bodies import NAMELESS, PIPELINE, body
 from openanomaly.api.invalid import Invalid
 from openanomaly.api.problems import ProblemError
-from openanomaly.api.requests import JSON, accept, etag, only, read_json, tags
+from openanomaly.api.requests import accept, etag, only, read_json, tags, to_json
 from openanomaly.core.pipelines import document
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import ConfigStore, Stored
@@ -274,11 +273,6 @@ def _links(name: str) -> dict[str, Any]:
         "replace": {"operationId": "putPipeline", "parameters": {"name": name, "header.If-Match": tag}},
         "delete": {"operationId": "deletePipeline", "parameters": {"name": name, "header.If-Match": tag}},
     }
-
-
-def to_json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """An answer of JSON."""
-    return Response(json.dumps(content, allow_nan=False), status, headers, JSON)
 
 
 def _told(one: Stored) -> Response:

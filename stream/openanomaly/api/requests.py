@@ -1,10 +1,12 @@
-"""What requests say besides their address: bodies, media types that are taken, and entity tags."""
+"""What stands in requests and answers besides addresses: bodies, media types that are taken, entity tags."""
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from openanomaly.api.invalid import Invalid
 from openanomaly.api.problems import ProblemError
@@ -130,3 +132,8 @@ def tags(header: str | None, *, weak: bool) -> list[str] | None:
             found.append(tag[2])
         at = tag.end()
     return found
+
+
+def to_json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """An answer of JSON."""
+    return Response(json.dumps(content, allow_nan=False), status, headers, JSON)

@@ -1,0 +1,134 @@
+"""The API's own composition root: settings in, a store and who can be asked chosen, a server run."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from prometheus_client.exposition import choose_encoder
+from starlette.types import ASGIApp
+
+from openanomaly.adapters.stores import make_store
+from openanomaly.api import description, dry_run, pipelines, preview, problems
+from openanomaly.api.access import Access, Counted, Heads
+from openanomaly.api.requests import to_json
+from openanomaly.api.series import AdminCounter, DatabaseCounter, Nobody, SeriesCounter
+from openanomaly.core.ports.config_store import ConfigStore
+from openanomaly.core.ports.tsdb_client import TSDBClient
+from openanomaly.errors import ConfigError, StoreUnavailableError
+from openanomaly.pulling import make_client
+from openanomaly.settings import Settings
+from openanomaly.telemetry import Telemetry
+from openanomaly.web.auth import Credentials
+from openanomaly.web.server import tls_context
+
+log = logging.getLogger(__name__)
+
+_STOP_S = 5
+_READY_S = 5.0
+
+
+def create(
+    settings: Settings, store: ConfigStore, counter: SeriesCounter, client: TSDBClient | None = None
+) -> ASGIApp:
+    """The application, whose parts are given.
+
+    Raises:
+        ConfigError: a secret file cannot be read.
+    """
+    telemetry, api = Telemetry(), settings.api
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await counter.close()
+        await store.close()
+
+    app = FastAPI(
+        lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
+    )
+    problems.install(app)
+    app.include_router(pipelines.router(store, api.body_limit_bytes, api.page_limit))
+    app.include_router(dry_run.router(store, counter, api.body_limit_bytes, len(settings.sink.series)))
+    app.include_router(preview.router(store, preview.Previews(api, telemetry.api, client)))
+    app.include_router(description.router(app))
+    _add_probes(app, store, telemetry)
+    given = api.auth
+    described = description.describe(
+        app,
+        with_tokens=bool(given.bearer_token or given.bearer_token_file),
+        with_passwords=given.username is not None,
+    )
+    app.openapi_schema = described
+    allowed = Access(Heads(app), Credentials(given, "api.auth"))
+    return Counted(allowed, telemetry.api, app.router.routes)
+
+
+def _add_probes(app: FastAPI, store: ConfigStore, telemetry: Telemetry) -> None:
+    @app.get("/-/healthy", include_in_schema=False)
+    async def healthy() -> Response:
+        return to_json({"status": "ok", "reasons": {}})
+
+    @app.get("/-/ready", include_in_schema=False)
+    async def ready() -> Response:
+        try:
+            async with asyncio.timeout(_READY_S):
+                await store.read()
+        except (StoreUnavailableError, TimeoutError) as exc:
+            reason = str(exc) or f"no answer of {store.shown} within {_READY_S:g} s"
+            return to_json({"status": "unavailable", "reasons": {"store": reason}}, 503)
+        return to_json({"status": "ok", "reasons": {}})
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(telemetry.registry), 200, {"Content-Type": content_type})
+
+
+def build(settings: Settings) -> ASGIApp:
+    """The application of the settings.
+
+    Raises:
+        ConfigError: a setting cannot be used, or an extra is missing.
+    """
+    if settings.store.url is None:
+        raise ConfigError("store.url is not set: the API has no pipelines; set store.url or --store")
+    store = make_store(settings.store.url, settings.store.poll_s)
+    client = make_client(settings) if settings.pull.url is not None else None
+    counter: SeriesCounter = Nobody()
+    if client is not None:
+        counter = DatabaseCounter(client)
+    elif settings.api.admin_url is not None:
+        counter = AdminCounter(settings.api)
+    return create(settings, store, counter, client)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: a setting cannot be used, or the address is taken.
+    """
+    app = build(settings)
+    api = settings.api
+    tls_context(api.tls)  # errors that name the files
+    host, _, port = api.listen.rpartition(":")
+    config = uvicorn.Config(
+        app,
+        host=host.strip("[]") or "::",
+        port=int(port),
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # who calls is who is connected
+        server_header=False,
+        ws="none",
+        lifespan="off",
+        timeout_graceful_shutdown=_STOP_S,
+        ssl_certfile=api.tls.cert_file,
+        ssl_keyfile=api.tls.key_file,
+        ssl_ca_certs=api.tls.client_ca_file,
+    )
+    server = uvicorn.Server(config)
+    server.run()
