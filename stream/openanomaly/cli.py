@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _dry_run(options.command, settings)
         set_up_logging(settings.log.format, settings.log.level)
         if options.command == "pull":
-            return _pulling().main(settings)
+            return int(_pulling().main(settings))
         if options.command == "run" and not options.worker:
             return _supervise(arguments)
         from openanomaly import app  # heavy: Faust, and what the roles need

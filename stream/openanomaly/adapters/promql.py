@@ -62,7 +62,10 @@ def decode(body: bytes) -> Answer:
 
 
 def merge(answers: Sequence[Answer]) -> Samples:
-    """One answer of several, of which each is of a later time than the one before."""
+    """One answer of several, of which each is of a later time than the one before.
+
+    VictoriaMetrics shows raw samples that were written twice twice: the later one holds.
+    """
     row_of: dict[bytes, int] = {}
     rows, pieces = [], []
     for answer in answers:
@@ -72,9 +75,11 @@ def merge(answers: Sequence[Answer]) -> Samples:
     row = np.repeat(np.array(rows, np.uint32), [len(piece) for piece in pieces])
     pairs = np.concatenate([*pieces, np.zeros((0, 2))])
     order = np.argsort(row, kind="stable")
-    timestamp_ms = np.rint(pairs[order, 0] * 1000).astype(np.int64)
+    row, timestamp_ms, value = row[order], np.rint(pairs[order, 0] * 1000).astype(np.int64), pairs[order, 1]
+    keep = np.ones(row.size, bool)
+    keep[:-1] = (row[1:] != row[:-1]) | (timestamp_ms[1:] != timestamp_ms[:-1])
     warnings = tuple(dict.fromkeys(w for answer in answers for w in answer.warnings))
-    return Samples(list(row_of), row[order], timestamp_ms, pairs[order, 1], warnings)
+    return Samples(list(row_of), row[keep], timestamp_ms[keep], value[keep], warnings)
 
 
 def seconds(timestamp_ms: int) -> str:

@@ -80,7 +80,7 @@ class Report:
     scores: int = 0
     history: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    written: Written = Written()
+    written: Written = field(default_factory=Written)
 
 
 class PulledPipeline:
