@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_up_logging(settings.log.format, settings.log.level)
         if options.command == "pull":
             return int(_pulling().main(settings))
+        if options.command == "api":
+            return int(_api().main(settings))
         if options.command == "run" and not options.worker:
             return _supervise(arguments)
         from openanomaly import app  # heavy: Faust, and what the roles need
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "window": "keep windows, score steps",
         "inference": "forecast",
         "sink": "write scores to the target",
+        "api": "define, check and try pipelines over HTTP",
         "pull": "ask a database instead of being pushed to, score the answers, write the scores",
     }
     for name, text in texts.items():
@@ -171,7 +174,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     flags = flags_of(options.set)
     named = {
         "broker.url": options.broker,
-        "web.listen": options.listen,
+        "api.listen" if options.command == "api" else "web.listen": options.listen,
         "sink.url": options.write_to,
         "log.format": options.log_format,
         "log.level": options.log_level,
@@ -191,9 +194,21 @@ def _pulling() -> Any:
     return pulling
 
 
+def _api() -> Any:
+    try:
+        from openanomaly.api import app  # what it needs is an extra
+    except ModuleNotFoundError as exc:
+        if exc.name not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        raise ConfigError(f"the API needs {exc.name}: pip install 'openanomaly[api]'") from exc
+    return app
+
+
 def _dry_run(command: str, settings: Settings) -> int:
     if command == "pull":
         starts = _pulling().check(settings)
+    elif command == "api":
+        starts = _api().check(settings)
     else:
         from openanomaly.app import check
 

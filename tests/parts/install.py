@@ -1,4 +1,4 @@
-"""Installs parts ahead of the tests: `python tests/parts/install.py [kafka] [debian] [prometheus3]`.
+"""Installs parts ahead of the tests: `python tests/parts/install.py [kafka] [mongo] [debian] [prometheus3]`.
 
 Without names: everything that the tests need. As root for Debian's packages.
 """
@@ -8,13 +8,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from parts import debian, kafka, prometheus
+from parts import debian, kafka, mongo, prometheus
 
 
 def main() -> None:
-    for name in sys.argv[1:] or ["debian", "kafka"]:
+    for name in sys.argv[1:] or ["debian", "kafka", "mongo"]:
         if name == "kafka":
             print(kafka.install())
+        elif name == "mongo":
+            print(mongo.install())
         elif name == "debian":
             debian.install(*sorted(set(debian.PACKAGES.values())))
             print(*(debian.program(each) for each in debian.PACKAGES))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import AsyncIterator
 
 import uvicorn
@@ -18,7 +19,6 @@ from openanomaly.api.series import AdminCounter, DatabaseCounter, Nobody, Series
 from openanomaly.core.ports.config_store import ConfigStore
 from openanomaly.core.ports.tsdb_client import TSDBClient
 from openanomaly.errors import ConfigError, StoreUnavailableError
-from openanomaly.pulling import make_client
 from openanomaly.settings import Settings
 from openanomaly.telemetry import Telemetry
 from openanomaly.web.auth import Credentials
@@ -94,9 +94,11 @@ def build(settings: Settings) -> ASGIApp:
         ConfigError: a setting cannot be used, or an extra is missing.
     """
     if settings.store.url is None:
-        raise ConfigError("store.url is not set: the API has no pipelines; set store.url or --store")
+        raise ConfigError(
+            "store.url is not set: the API keeps pipelines there; set store.url, a YAML file or a folder of them"
+        )
     store = make_store(settings.store.url, settings.store.poll_s)
-    client = make_client(settings) if settings.pull.url is not None else None
+    client = _database(settings) if settings.pull.url is not None else None
     counter: SeriesCounter = Nobody()
     if client is not None:
         counter = DatabaseCounter(client)
@@ -105,30 +107,67 @@ def build(settings: Settings) -> ASGIApp:
     return create(settings, store, counter, client)
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.
+def _database(settings: Settings) -> TSDBClient:
+    try:
+        from openanomaly.pulling import make_client  # what it needs is an extra
+    except ModuleNotFoundError as exc:
+        if exc.name not in ("requests", "apscheduler"):
+            raise
+        raise ConfigError(f"pull.url needs {exc.name}: pip install 'openanomaly[pull]'") from exc
+    return make_client(settings)
+
+
+def check(settings: Settings) -> list[str]:
+    """What would be started, after checking what can be checked without starting it.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+    build(settings)
+    tls_context(settings.api.tls, "api.tls")
+    asked = settings.model_dump()["pull"]["url"] or settings.model_dump()["api"]["admin_url"]
+    return [
+        f"API on {settings.api.listen}",
+        f"pipelines in {settings.model_dump()['store']['url']}",
+        f"series are counted by {asked or 'nobody'}",
+    ]
+
+
+def main(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status.
 
     Raises:
         ConfigError: a setting cannot be used, or the address is taken.
     """
-    app = build(settings)
-    api = settings.api
-    tls_context(api.tls)  # errors that name the files
-    host, _, port = api.listen.rpartition(":")
-    config = uvicorn.Config(
-        app,
-        host=host.strip("[]") or "::",
-        port=int(port),
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # who calls is who is connected
-        server_header=False,
-        ws="none",
-        lifespan="off",
-        timeout_graceful_shutdown=_STOP_S,
-        ssl_certfile=api.tls.cert_file,
-        ssl_keyfile=api.tls.key_file,
-        ssl_ca_certs=api.tls.client_ca_file,
-    )
-    server = uvicorn.Server(config)
-    server.run()
+    app, context = build(settings), tls_context(settings.api.tls, "api.tls")
+    with _listen(settings.api.listen) as listener:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,  # who calls is who is connected
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            timeout_graceful_shutdown=_STOP_S,
+            ssl_context_factory=(lambda config, default: context) if context is not None else None,
+        )
+        scheme = "http" if context is None else "https"
+        log.info("API: %s on port %d, pipelines in %s", scheme, listener.getsockname()[1], settings.store.url)
+        uvicorn.Server(config).run([listener])
+    return 0
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        if host:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, int(port)), family=family)
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(("", int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
+        return socket.create_server(("", int(port)))
+    except (OSError, UnicodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise ConfigError(f"cannot listen on {address}: {reason}; set api.listen or --listen") from exc
