@@ -285,7 +285,7 @@ class Block:
     def due(
         self, rows: Rows, bucket: NDArray[np.int64], before: NDArray[np.int64]
     ) -> list[tuple[ForecasterSpec, Rows, NDArray[np.int64]]]:
-        """Rows that passed the step at which each forecaster is due for them. They may be there repeatedly."""
+        """Rows that passed the step at which each forecaster is due for them. They may come repeatedly."""
         out = []
         for forecaster in self.plan.forecasters:
             if kernels.WINDOWS.ready():

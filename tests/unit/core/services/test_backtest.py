@@ -49,7 +49,7 @@ def patchy(steps: int, per_step: int) -> list[Sample]:
             continue
         if any(begin <= step < end for begin, end in gaps.get(name, [])):
             continue
-        if name == "d" and 120 < step < 180 or rng.random() < 0.02:
+        if (name == "d" and 120 < step < 180) or rng.random() < 0.02:
             continue
         odd = rng.random()
         out.append((name, t, math.nan if odd < 0.02 else math.inf if odd < 0.025 else value))
