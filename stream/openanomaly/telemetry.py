@@ -555,6 +555,7 @@ class Telemetry:
         self.sink = SinkMetrics(self.registry)
         self.status = StatusMetrics(self.registry)
         self.lag = LagMetrics(self.registry)
+        self.api = ApiMetrics(self.registry)
         self.pull = PullMetrics(self.registry)
         self.is_ready = Gauge(
             "openanomaly_ready", "1 while the process is ready, by role.", ["role"], registry=self.registry

@@ -334,7 +334,11 @@ class WindowWorker:
             for found in count(partition, parsed):
                 series += found
                 await asyncio.sleep(0)  # as above
-        return {"series": series, "partitions": len(held), "partitions_of_all": self._topics.samples.partitions}
+        return {
+            "series": series,
+            "partitions": len(held),
+            "partitions_of_all": self._topics.samples.partitions,
+        }
 
     # -- where lanes write (window_lane.Writer) --------------------------------------------------
 

@@ -1,11 +1,11 @@
 """What every request goes through before it is answered: credentials, and being counted."""
 
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any
 
 from starlette.datastructures import Headers
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from openanomaly.api.problems import problem
@@ -46,7 +46,7 @@ def _is_ours(scope: Scope, headers: Headers) -> bool:
 class Counted:
     """Counts requests, by route and status."""
 
-    def __init__(self, app: ASGIApp, metrics: ApiMetrics, routes: list[Any]) -> None:
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics, routes: Sequence[BaseRoute]) -> None:
         self._app, self._metrics, self._routes = app, metrics, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +72,7 @@ class Counted:
         """The path as it is in the description: names of pipelines would be labels without end."""
         for route in self._routes:
             if route.matches(scope)[0] is not Match.NONE:
-                return str(route.path)
+                return str(getattr(route, "path", "none"))
         return "none"
 
 

@@ -49,7 +49,7 @@ class Page(Answer):
     next: str | None
     """Where the next ones are; null at the end."""
     problems: list[str]
-    """What the store has and cannot be used. While there is any, running processes stay with what they had."""
+    """What the store has and cannot be used. While there is any, processes go on with what they had."""
 
 
 class Valid(Answer):
@@ -122,7 +122,11 @@ def said(
     schema: str, text: str, media: str = JSON, headers: dict[str, Any] | None = None, **more: Any
 ) -> dict[str, Any]:
     """The description of an answer whose body is of a schema."""
-    found: dict[str, Any] = {"description": text, "content": {media: {"schema": {"$ref": REF + schema}}}, **more}
+    found: dict[str, Any] = {
+        "description": text,
+        "content": {media: {"schema": {"$ref": REF + schema}}},
+        **more,
+    }
     if headers:
         found["headers"] = headers
     return found

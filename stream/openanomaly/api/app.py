@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client.exposition import choose_encoder
 from starlette.types import ASGIApp
 
@@ -46,15 +46,18 @@ def create(
         await counter.close()
         await store.close()
 
-    app = FastAPI(
-        lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False
-    )
-    problems.install(app)
-    app.include_router(pipelines.router(store, api.body_limit_bytes, api.page_limit))
-    app.include_router(dry_run.router(store, counter, api.body_limit_bytes, len(settings.sink.series)))
-    app.include_router(preview.router(store, preview.Previews(api, telemetry.api, client)))
-    app.include_router(description.router(app))
-    _add_probes(app, store, telemetry)
+    app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    routers = [
+        pipelines.router(store, api.body_limit_bytes, api.page_limit),
+        dry_run.router(store, counter, api.body_limit_bytes, len(settings.sink.series)),
+        preview.router(store, preview.Previews(api, telemetry.api, client)),
+        description.router(app),
+        _probes(store, telemetry),
+    ]
+    routes = [route for each in routers for route in each.routes]
+    problems.install(app, routes)
+    for each in routers:
+        app.include_router(each)
     given = api.auth
     described = description.describe(
         app,
@@ -63,15 +66,17 @@ def create(
     )
     app.openapi_schema = described
     allowed = Access(Heads(app), Credentials(given, "api.auth"))
-    return Counted(allowed, telemetry.api, app.router.routes)
+    return Counted(allowed, telemetry.api, routes)
 
 
-def _add_probes(app: FastAPI, store: ConfigStore, telemetry: Telemetry) -> None:
-    @app.get("/-/healthy", include_in_schema=False)
+def _probes(store: ConfigStore, telemetry: Telemetry) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/-/healthy", include_in_schema=False)
     async def healthy() -> Response:
         return to_json({"status": "ok", "reasons": {}})
 
-    @app.get("/-/ready", include_in_schema=False)
+    @routes.get("/-/ready", include_in_schema=False)
     async def ready() -> Response:
         try:
             async with asyncio.timeout(_READY_S):
@@ -81,10 +86,12 @@ def _add_probes(app: FastAPI, store: ConfigStore, telemetry: Telemetry) -> None:
             return to_json({"status": "unavailable", "reasons": {"store": reason}}, 503)
         return to_json({"status": "ok", "reasons": {}})
 
-    @app.get("/metrics", include_in_schema=False)
+    @routes.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(telemetry.registry), 200, {"Content-Type": content_type})
+
+    return routes
 
 
 def build(settings: Settings) -> ASGIApp:
@@ -95,7 +102,7 @@ def build(settings: Settings) -> ASGIApp:
     """
     if settings.store.url is None:
         raise ConfigError(
-            "store.url is not set: the API keeps pipelines there; set store.url, a YAML file or a folder of them"
+            "store.url is not set: the API keeps pipelines there, in a YAML file or a folder of them"
         )
     store = make_store(settings.store.url, settings.store.poll_s)
     client = _database(settings) if settings.pull.url is not None else None

@@ -59,11 +59,11 @@ def _preview_line() -> dict[str, Any]:
             "series": {**count, "description": "Its place in the recording."},
             "labels": {"type": "object", "additionalProperties": {"type": "string"}},
             "end_ms": {"type": "array", "items": count, "description": "Ends of the steps."},
-            **{name: numbers for name in ("value", "expected", "lower", "upper", "score")},
+            **dict.fromkeys(("value", "expected", "lower", "upper", "score"), numbers),
             "reason": {"type": "array", "items": {"type": "string"}},
         },
         "summary": {
-            **{name: count for name in ("steps", "scored", "above_alert", "forecasts", "unselected_series")},
+            **dict.fromkeys(("steps", "scored", "above_alert", "forecasts", "unselected_series"), count),
             "forecasts_failed": {"type": "object", "additionalProperties": count},
             "seconds": {"type": "number"},
         },

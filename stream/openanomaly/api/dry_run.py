@@ -21,14 +21,12 @@ VALIDATE = "/api/v1/validate"
 DRY_RUN = "/api/v1/dry-run"
 _MEASURED = (
     f"{FORECASTS_PER_CORE_S:,.0f} contexts of 512 steps forecast a second by the built-in model, and "
-    f"{STEPS_PER_CORE_S:,.0f} steps a second through windows and scoring with compiled loops, each on one core "
-    "of the machine that bench/README.md names"
+    f"{STEPS_PER_CORE_S:,.0f} steps a second through windows and scoring with compiled loops, each on one "
+    "core of the machine that bench/README.md names"
 )
 
 
-def router(
-    store: ConfigStore, counter: SeriesCounter, body_limit_bytes: int, outputs: int
-) -> APIRouter:
+def router(store: ConfigStore, counter: SeriesCounter, body_limit_bytes: int, outputs: int) -> APIRouter:
     """Routes that change nothing. `outputs` are the samples written of each score."""
     routes = APIRouter(tags=["definitions"])
     setting = "api.body_limit_bytes"

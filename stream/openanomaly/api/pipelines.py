@@ -61,7 +61,9 @@ def router(store: ConfigStore, body_limit_bytes: int, page_limit: int) -> APIRou
     async def listed(
         request: Request,
         limit: Annotated[
-            int, BeforeValidator(_digits), Query(ge=1, le=page_limit, description="Most pipelines of the page.")
+            int,
+            BeforeValidator(_digits),
+            Query(ge=1, le=page_limit, description="Most pipelines of the page."),
         ] = default,
         cursor: Annotated[
             str | None,
@@ -80,9 +82,7 @@ def router(store: ConfigStore, body_limit_bytes: int, page_limit: int) -> APIRou
             more = {"limit": limit, "cursor": _cursor(page[-1].pipeline.name)}
             next_path = f"{PATH}?{urlencode(more)}"
         content = {
-            "items": [
-                {"etag": etag(one.version), "pipeline": document.write(one.pipeline)} for one in page
-            ],
+            "items": [{"etag": etag(one.version), "pipeline": document.write(one.pipeline)} for one in page],
             "next": next_path,
             "problems": list(found.problems),
         }
@@ -137,8 +137,8 @@ def router(store: ConfigStore, body_limit_bytes: int, page_limit: int) -> APIRou
         PATH + "/{name}",
         operation_id="putPipeline",
         summary="Replace a pipeline, or create it",
-        description="`If-Match` replaces the version that it names, `If-None-Match: *` creates a pipeline and "
-        "replaces none. Without either, it is created, and a name that is taken answers 428.",
+        description="`If-Match` replaces the version that it names, `If-None-Match: *` creates a pipeline "
+        "and replaces none. Without either, it is created, and a name that is taken answers 428.",
         openapi_extra=body(NAMELESS),
         responses={
             200: said("Pipeline", "It is replaced.", headers=ETAG),
@@ -242,9 +242,7 @@ def _named(name: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if value.setdefault("name", name) != name:
-        wrong = Invalid(
-            pointer="/name", detail=f"the address says {name!r}", value=str(value["name"])[:100]
-        )
+        wrong = Invalid(pointer="/name", detail=f"the address says {name!r}", value=str(value["name"])[:100])
         raise ProblemError(422, str(wrong), [wrong])
     return value
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ class Previews:
             self.metrics.previews.labels("refused").inc()
             raise ProblemError(
                 503,
-                f"{self._running} previews are at work, and no more than api.previews={self.settings.previews}",
+                f"{self._running} previews are at work, at most api.previews={self.settings.previews} are",
                 headers={"Retry-After": "5"},
             )
         self._running += 1
@@ -125,10 +126,10 @@ class Previews:
         if self.client is None:
             raise wrong("/range", "pull.url is not set: there is no database to ask")
         if pipeline.query is not None:
-            call = (self.client.range_query, pipeline.query, start_ms, end_ms, pipeline.step_ms)
+            call = partial(self.client.range_query, pipeline.query, start_ms, end_ms, pipeline.step_ms)
         else:
-            call = (self.client.raw_query, pipeline.selector, start_ms, end_ms)  # type: ignore[assignment]
-        return of_samples(await asyncio.to_thread(*call))
+            call = partial(self.client.raw_query, pipeline.selector, start_ms, end_ms)
+        return of_samples(await asyncio.to_thread(call))
 
 
 def router(store: ConfigStore, previews: Previews) -> APIRouter:
@@ -140,10 +141,10 @@ def router(store: ConfigStore, previews: Previews) -> APIRouter:
         PATH,
         operation_id="previewPipeline",
         summary="Scores of a pipeline over recorded data",
-        description="Recorded data are `columns`, `csv` (a head of `timestamp_ms` and one series each, such as "
-        '`up{job="api"}`), or the `range` of a database (`pull.url`). The answer is a line of JSON (the schema '
-        "PreviewLine) for each piece: `progress`, `scores`, and at the end `summary`, or `problem` where it "
-        "broke off. Who closes the connection ends the work.",
+        description="Recorded data are `columns`, `csv` (a head of `timestamp_ms` and one series each, such "
+        'as `up{job="api"}`), or the `range` of a database (`pull.url`). The answer is a line of JSON (the '
+        "schema PreviewLine) for each piece: `progress`, `scores`, and at the end `summary`, or `problem` "
+        "where it broke off. Who closes the connection ends the work.",
         openapi_extra=body(PREVIEW, PREVIEW_EXAMPLE),
         responses={
             200: {

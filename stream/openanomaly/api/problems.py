@@ -1,6 +1,6 @@
 """What went wrong, as RFC 9457 has it: every answer of 4xx and 5xx is an application/problem+json."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match
 
 from openanomaly.api.invalid import Invalid, of_body, of_request
 from openanomaly.errors import (
@@ -98,8 +98,8 @@ def problem_of(exc: Exception) -> ProblemError:
     return ProblemError(500, "an unexpected error; the log of the process has it")
 
 
-def install(app: FastAPI) -> None:
-    """Every error of `app` becomes a problem, those of the framework too."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Every error of `app`, which has `routes`, becomes a problem: those of the framework too."""
 
     def handler(to: Callable[[Any], ProblemError]) -> Callable[[Request, Any], Response]:
         def handle(request: Request, exc: Any) -> Response:
@@ -113,7 +113,7 @@ def install(app: FastAPI) -> None:
         headers = dict(exc.headers or {})
         detail = exc.detail
         if exc.status_code == 405:
-            allowed = allowed_methods(app, request)
+            allowed = _allowed(routes, request)
             headers["Allow"] = ", ".join(allowed)
             detail = f"{method} is not what {path} takes: it takes {', '.join(allowed)}"
         elif exc.status_code == 404:
@@ -130,10 +130,10 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handler(problem_of))
 
 
-def allowed_methods(app: FastAPI, request: Request) -> list[str]:
+def _allowed(routes: Sequence[BaseRoute], request: Request) -> list[str]:
     """What the address of a request takes, of all routes that have it."""
     methods: set[str] = set()
-    for route in app.router.routes:
+    for route in routes:
         match, _ = route.matches(request.scope)
         if match is not Match.NONE:
             methods |= getattr(route, "methods", None) or set()

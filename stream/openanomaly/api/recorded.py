@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from openanomaly.api.invalid import Invalid, shown
 from openanomaly.api.problems import ProblemError
 from openanomaly.core.pipelines.selector import Selector
-from openanomaly.core.series import Labels, canonical, decode_labels
 from openanomaly.core.ports.tsdb_client import Samples
+from openanomaly.core.series import Labels, canonical, decode_labels
 from openanomaly.core.services.backtest import RecordedSeries
 from openanomaly.errors import ConfigError, MalformedRequestError
 
@@ -42,7 +42,9 @@ def of_columns(value: Any) -> list[RecordedSeries]:
         labels = _labels(f"{here}/labels", series["labels"])
         values = series["value"]
         if not isinstance(values, list) or len(values) != len(times):
-            raise wrong(f"{here}/value", f"expected an array of {len(times)}, as many as there are timestamps")
+            raise wrong(
+                f"{here}/value", f"expected an array of {len(times)}, as many as there are timestamps"
+            )
         for j, number in enumerate(values):
             is_number = isinstance(number, int | float) and not isinstance(number, bool)
             if number is not None and not (is_number and _is_float(number)):
@@ -88,12 +90,8 @@ def of_samples(samples: Samples) -> list[RecordedSeries]:
     """Series that a database answered."""
     edges = np.searchsorted(samples.row, np.arange(len(samples.blocks) + 1))
     return [
-        RecordedSeries(
-            decode_labels(block), samples.timestamp_ms[start:stop], samples.value[start:stop]
-        )
-        for block, start, stop in zip(
-            samples.blocks, edges[:-1].tolist(), edges[1:].tolist(), strict=True
-        )
+        RecordedSeries(decode_labels(block), samples.timestamp_ms[start:stop], samples.value[start:stop])
+        for block, start, stop in zip(samples.blocks, edges[:-1].tolist(), edges[1:].tolist(), strict=True)
         if stop > start
     ]
 

@@ -156,8 +156,7 @@ def _selected(selector: str) -> str:
     """PromQL for what a selector matches; our own output is never watched."""
     # Databases want one matcher that an empty label does not pass.
     matchers = ['__name__=~".+"']
-    for matcher in Selector.parse(selector).matchers:
-        matchers.append(f"{_name(matcher.name)}{matcher.operator}{_quoted(matcher.value)}")
+    matchers += [f"{_name(m.name)}{m.operator}{_quoted(m.value)}" for m in Selector.parse(selector).matchers]
     return f'{{{",".join(matchers)}}} unless {{for!="",__name__=~"anomaly_.*|yhat|yhat_lower|yhat_upper|y"}}'
 
 

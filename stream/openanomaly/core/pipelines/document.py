@@ -22,7 +22,9 @@ def parse(text: bytes) -> Any:
     try:
         value = json.loads(text.decode("utf-8"), parse_constant=_refuse, object_pairs_hook=_once)
     except UnicodeDecodeError as exc:
-        raise MalformedRequestError(f"the body is not UTF-8: byte {exc.start} is 0x{text[exc.start]:02x}") from exc
+        raise MalformedRequestError(
+            f"the body is not UTF-8: byte {exc.start} is 0x{text[exc.start]:02x}"
+        ) from exc
     except RecursionError as exc:
         raise MalformedRequestError(f"the body is nested too deeply; at most {_DEEPEST} levels") from exc
     except ValueError as exc:

@@ -25,7 +25,6 @@ from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
 
 
-
 def _unlimited(value: Any) -> Any:
     return float(value) if isinstance(value, str) and value in ("inf", "-inf") else value
 
