@@ -34,7 +34,7 @@ class NodeCpu:
         shape = len(CPUS), len(MODES), self.samples
         wave = 1 + 0.3 * np.sin(2 * np.pi * np.arange(self.samples) / 60 + rng.uniform(0, 6, (*shape[:2], 1)))
         busy = np.array(_SHARE)[None, :, None] * wave * rng.uniform(0.9, 1.1, shape)
-        self.values = np.cumsum(busy, axis=2).round(3) + 1000
+        self.values = (np.cumsum(busy, axis=2) + 1000).round(3)
 
     @classmethod
     def around_now(cls, before_s: int, after_s: int) -> "NodeCpu":
