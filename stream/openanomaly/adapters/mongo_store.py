@@ -42,6 +42,8 @@ from openanomaly.errors import (
 )
 
 log = logging.getLogger(__name__)
+# It logs a traceback for each cursor that an outage took; we tell the outage, once.
+logging.getLogger("pymongo.client").setLevel(logging.CRITICAL)
 
 COLLECTION = "pipelines"
 _FIELDS = ("_id", "revision", "definition")
@@ -240,7 +242,12 @@ def _client(address: str, shown: str, options: Mapping[str, Any]) -> AsyncMongoC
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # for an unknown option there is no more than a warning
             return AsyncMongoClient(address, **options)
-    except (InvalidURI, ConfigurationError, ValueError, TypeError, UserWarning) as exc:
+    except UserWarning:
+        names = ", ".join(sorted(dict(parse_qsl(urlsplit(address).query))))
+        raise ConfigError(
+            f"{shown} cannot be used: MongoDB does not know all of its options: {names}"
+        ) from None
+    except (InvalidURI, ConfigurationError, ValueError, TypeError) as exc:
         # A password with @ or / is cut in the wrong place, and its rest may be in what is said.
         reason = "is it percent-encoded?" if "@" in address else str(exc)
         raise ConfigError(f"{shown} cannot be used: {reason}") from None
