@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from openanomaly.core import kernels
 from openanomaly.core.frames import SampleFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.recording import RecordedSeries
 from openanomaly.core.series import encode_labels
 from openanomaly.core.series_column import SeriesColumn
-from openanomaly.core.services.backtest import Backtest, RecordedSeries
+from openanomaly.core.services.backtest import Backtest
 from openanomaly.core.services.local import LocalScoring
 
 STEP_MS = 60_000
@@ -53,7 +54,7 @@ def main() -> None:
     times = START_MS + STEP_MS * np.arange(args.steps)
     values = rng.standard_normal((args.series, args.steps)).cumsum(axis=1)
     labels = [(("__name__", f"series_{i}"),) for i in range(args.series)]
-    recording = [RecordedSeries(l, times, v) for l, v in zip(labels, values, strict=True)]
+    recording = [RecordedSeries(of, times, v) for of, v in zip(labels, values, strict=True)]
     pipeline, engines = Pipeline(name="bench"), {"auto": Level()}
 
     test = Backtest(pipeline, engines, recording)
@@ -63,7 +64,7 @@ def main() -> None:
     assert scored == args.series * args.steps, f"{scored} steps of {args.series * args.steps}"
 
     stream = LocalScoring([pipeline], engines, args.series)
-    column = SeriesColumn.of([encode_labels(l) for l in labels])
+    column = SeriesColumn.of([encode_labels(of) for of in labels])
     rows = np.arange(args.series, dtype=np.uint32)
     begin = min(1000, args.steps - args.stream_steps - 1)  # past warm-up
     for step in range(begin + args.stream_steps):

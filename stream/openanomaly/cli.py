@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from openanomaly.commands import dead_letter, export, migrate
+from openanomaly.commands import backtest, dead_letter, export, migrate
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.logs import set_up_logging
@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return migrate.main(options)
         if options.command == "export":
             return export.main(options)
+        if options.command == "backtest":
+            return backtest.main(options)
         settings = _settings(options)
         if options.dry_run:
             return _dry_run(options.command, settings)
@@ -89,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     dead_letter.add_parser(commands)
     migrate.add_parser(commands)
     export.add_parser(commands)
+    backtest.add_parser(commands)
     commands.add_parser("version", help="print the version")
     return parser
 

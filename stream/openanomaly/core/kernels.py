@@ -83,6 +83,12 @@ def warm_up() -> None:
         WINDOWS.compile()
 
 
+def warm_up_windows() -> None:
+    """Compile the functions of window workers alone, if numba is there."""
+    if numba is not None and os.environ.get(SWITCH) != "0":
+        WINDOWS.compile()
+
+
 def warm_up_aside() -> None:
     """`warm_up` in a thread of its own."""
     threading.Thread(target=warm_up, name="openanomaly-compile", daemon=True).start()

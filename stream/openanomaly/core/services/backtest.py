@@ -16,6 +16,7 @@ from openanomaly.core.frames import DueFrame, SampleFrame
 from openanomaly.core.pipelines.mute import muted
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.core.recording import RecordedSeries
 from openanomaly.core.scoring.scorer import Judged
 from openanomaly.core.series import Labels, encode_labels
 from openanomaly.core.series_column import SeriesColumn
@@ -36,21 +37,6 @@ CELLS = 1 << 18
 _LEAST_STEPS = 64
 _DUE_ROWS = 8192
 _NOBODY = -1
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedSeries:
-    """One series from its first sample to its last.
-
-    Attributes:
-        labels: canonical, see core/series.py.
-        timestamp_ms: (N,) int64, ascending, each once.
-        value: (N,) float64; NaN for a sample without a value.
-    """
-
-    labels: Labels
-    timestamp_ms: NDArray[np.int64]
-    value: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,72 @@
+"""A recording from a time-series database: what a pipeline would have been pushed, or would have pulled."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from openanomaly.adapters.recordings.naming import NAMELESS
+from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.ports.tsdb_client import Samples, TSDBClient
+from openanomaly.core.recording import Recording, RecordingBuilder
+from openanomaly.core.series import Labels, decode_labels
+from openanomaly.errors import AnswerTooLargeError, ConfigError
+
+_RAW_MS = 6 * 3600_000
+"""Of stored samples that are asked for at once; less where that is too much."""
+_EVERYTHING = '{__name__=~".*"}'
+Tell = Callable[[str], None]
+
+
+def pulled(pipeline: Pipeline) -> Pipeline:
+    """How answers to a pipeline's query are scored: core/services/pulled.py does the same."""
+    watched = {"query": None, "selector": _EVERYTHING, "transform": "none", "aggregate": "last"}
+    return pipeline.model_copy(update=watched)
+
+
+def query(client: TSDBClient, text: str, start_ms: int, end_ms: int, step_ms: int, tell: Tell) -> Recording:
+    """The steps of a query whose ends are in (start, end].
+
+    A value at t tells of the step that ends at t, and so is a sample of its last moment: as in pull mode.
+    """
+    first = start_ms // step_ms * step_ms + step_ms
+    samples = client.range_query(text, first, end_ms // step_ms * step_ms, step_ms)
+    return _recording([samples], -1, client, tell)
+
+
+def stored(client: TSDBClient, selector: str, start_ms: int, end_ms: int, tell: Tell) -> Recording:
+    """The stored samples of the selected series in [start, end): as a stream would have got them."""
+    return _recording(list(_pieces(client, selector, start_ms, end_ms)), 0, client, tell)
+
+
+def _pieces(client: TSDBClient, selector: str, start_ms: int, end_ms: int) -> Iterator[Samples]:
+    span_ms = _RAW_MS
+    while start_ms < end_ms:
+        stop_ms = min(start_ms + span_ms, end_ms)
+        try:
+            yield client.raw_query(selector, start_ms, stop_ms - 1)
+        except AnswerTooLargeError:
+            if span_ms <= 60_000:
+                raise
+            span_ms //= 2
+            continue
+        start_ms = stop_ms
+
+
+def _recording(answers: list[Samples], shift_ms: int, client: TSDBClient, tell: Tell) -> Recording:
+    builder = RecordingBuilder()
+    for samples in answers:
+        for warning in samples.warnings:
+            tell(f"{client.shown} says: {warning}")
+        edges = np.searchsorted(samples.row, np.arange(len(samples.blocks) + 1))
+        for i, block in enumerate(samples.blocks):
+            at = slice(int(edges[i]), int(edges[i + 1]))
+            if at.stop > at.start:
+                builder.add(_labels(block), samples.timestamp_ms[at] + shift_ms, samples.value[at])
+    recording = builder.build()
+    if not recording.series:
+        raise ConfigError(f"{client.shown} has no samples of that time: look at --start and --end")
+    return recording
+
+
+def _labels(block: bytes) -> Labels:
+    return decode_labels(block) if block else NAMELESS
