@@ -51,7 +51,7 @@ def create(
         pipelines.router(store, api.body_limit_bytes, api.page_limit),
         dry_run.router(store, counter, api.body_limit_bytes, len(settings.sink.series)),
         preview.router(store, preview.Previews(api, telemetry.api, client)),
-        description.router(app),
+        description.router(lambda: described),
         _probes(store, telemetry),
     ]
     routes = [route for each in routers for route in each.routes]
@@ -64,7 +64,6 @@ def create(
         with_tokens=bool(given.bearer_token or given.bearer_token_file),
         with_passwords=given.username is not None,
     )
-    app.openapi_schema = described
     allowed = Access(Heads(app), Credentials(given, "api.auth"))
     return Counted(allowed, telemetry.api, routes)
 

@@ -59,7 +59,7 @@ _SOURCES: dict[str, Schema] = {
     "csv": {
         "type": "string",
         "format": "csv",
-        "description": "A head of timestamp_ms and one series each; empty where there is no sample.",
+        "description": "As `openanomaly backtest` reads it: timestamps, and values of one or many series.",
     },
     "range": {
         "type": "object",

@@ -1,6 +1,6 @@
 """The OpenAPI description, true to what is taken and answered, and a page of it that needs no network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from importlib.metadata import version
 from typing import Any
@@ -47,6 +47,7 @@ def describe(app: FastAPI, *, with_tokens: bool, with_passwords: bool) -> dict[s
 def _schemas() -> dict[str, Any]:
     answers = [(model, "serialization") for model in (*MODELS, Problem)]
     _, found = models_json_schema(answers, ref_template=REF + "{model}")  # type: ignore[arg-type]
+    document.correct(found["$defs"].values())
     return {**found["$defs"], **bodies.schemas(), "PreviewLine": _preview_line()}
 
 
@@ -82,14 +83,14 @@ def _preview_line() -> dict[str, Any]:
     }
 
 
-def router(app: FastAPI) -> APIRouter:
+def router(described: Callable[[], dict[str, Any]]) -> APIRouter:
     """Routes that tell of the others."""
     routes = APIRouter()
 
     @routes.get(_OPENAPI, include_in_schema=False)
     async def openapi(request: Request) -> Response:
         only(request)
-        return to_json(app.openapi())
+        return to_json(described())
 
     @routes.get(SCHEMA, include_in_schema=False)
     async def schema(request: Request) -> Response:
@@ -102,7 +103,7 @@ def router(app: FastAPI) -> APIRouter:
     async def docs(request: Request) -> Response:
         only(request)
         headers = {"Content-Security-Policy": _CSP, "X-Content-Type-Options": "nosniff"}
-        return Response("".join(_page(app.openapi())), 200, headers, "text/html; charset=utf-8")
+        return Response("".join(_page(described())), 200, headers, "text/html; charset=utf-8")
 
     return routes
 

@@ -15,19 +15,21 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from openanomaly.adapters.engines import make_engines
+from openanomaly.adapters.recordings import database
 from openanomaly.api.answers import problems
 from openanomaly.api.bodies import PREVIEW, PREVIEW_EXAMPLE, body
 from openanomaly.api.dry_run import chosen
 from openanomaly.api.problems import ProblemError, problem_of
-from openanomaly.api.recorded import of_columns, of_csv, of_samples, wrong
+from openanomaly.api.recorded import of_columns, of_csv, wrong
 from openanomaly.api.requests import accept, only, read_json
 from openanomaly.core.pipelines.models import BUILT_IN
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import ConfigStore
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.ports.tsdb_client import TSDBClient
+from openanomaly.core.recording import RecordedSeries
 from openanomaly.core.scoring.reason import Reason
-from openanomaly.core.services.backtest import Backtest, RecordedSeries, ScoredSteps
+from openanomaly.core.services.backtest import Backtest, ScoredSteps
 from openanomaly.settings import ApiSettings
 from openanomaly.telemetry import ApiMetrics
 
@@ -71,6 +73,7 @@ class Previews:
         self._running += 1
 
     def end(self, outcome: str) -> None:
+        """Give a place back, and say why."""
         self._running -= 1
         self.metrics.previews.labels(outcome).inc()
 
@@ -126,10 +129,11 @@ class Previews:
         if self.client is None:
             raise wrong("/range", "pull.url is not set: there is no database to ask")
         if pipeline.query is not None:
-            call = partial(self.client.range_query, pipeline.query, start_ms, end_ms, pipeline.step_ms)
+            step_ms = pipeline.step_ms
+            call = partial(database.query, self.client, pipeline.query, start_ms, end_ms, step_ms, log.info)
         else:
-            call = partial(self.client.raw_query, pipeline.selector, start_ms, end_ms)
-        return of_samples(await asyncio.to_thread(call))
+            call = partial(database.stored, self.client, pipeline.selector, start_ms, end_ms, log.info)
+        return (await asyncio.to_thread(call)).series
 
 
 def router(store: ConfigStore, previews: Previews) -> APIRouter:
@@ -141,8 +145,8 @@ def router(store: ConfigStore, previews: Previews) -> APIRouter:
         PATH,
         operation_id="previewPipeline",
         summary="Scores of a pipeline over recorded data",
-        description="Recorded data are `columns`, `csv` (a head of `timestamp_ms` and one series each, such "
-        'as `up{job="api"}`), or the `range` of a database (`pull.url`). The answer is a line of JSON (the '
+        description="Recorded data are `columns`, `csv` as `openanomaly backtest` reads it, "
+        "or the `range` of a database (`pull.url`). The answer is a line of JSON (the "
         "schema PreviewLine) for each piece: `progress`, `scores`, and at the end `summary`, or `problem` "
         "where it broke off. Who closes the connection ends the work.",
         openapi_extra=body(PREVIEW, PREVIEW_EXAMPLE),
@@ -169,7 +173,7 @@ def router(store: ConfigStore, previews: Previews) -> APIRouter:
             recording = await previews.recording(pipeline, value)
             engines = await previews.work(previews.engines, pipeline.model)
             chunk = max(_LEAST_STEPS, _CELLS // max(1, len(recording)))
-            backtest = Backtest(pipeline, engines, recording, chunk_steps=chunk)
+            backtest = Backtest(pipeline.scored, engines, recording, chunk_steps=chunk)
             answer = _Stream(previews, backtest, recording, pipeline.score.alert_score)
             outcome = ""
             return answer
@@ -188,14 +192,14 @@ class _Stream(StreamingResponse):
     ) -> None:
         self._previews, self._backtest, self._recording = previews, backtest, recording
         self._alert_score = alert_score
-        self._outcome = "left"
+        self._outcome, self._has_ended = "left", False
         super().__init__(self._lines(), 200, {"Cache-Control": "no-store"}, MEDIA)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._previews.end(self._outcome)
+            self._end()
 
     async def _lines(self) -> AsyncIterator[bytes]:
         try:
@@ -210,6 +214,13 @@ class _Stream(StreamingResponse):
             self._outcome = "failed"
             line = {"kind": "problem", "status": found.status, "detail": found.detail}
             yield json.dumps(line).encode() + b"\n"
+        finally:
+            self._end()  # before the caller sees the end, and comes again
+
+    def _end(self) -> None:
+        if not self._has_ended:
+            self._has_ended = True
+            self._previews.end(self._outcome)
 
     async def _pieces(self) -> AsyncIterator[dict[str, Any]]:
         started = time.monotonic()

@@ -1,7 +1,5 @@
 """Recorded series that a request brings along, as columns of JSON or as CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,12 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.adapters.recordings import csv_file
 from openanomaly.api.invalid import Invalid, shown
 from openanomaly.api.problems import ProblemError
-from openanomaly.core.pipelines.selector import Selector
-from openanomaly.core.ports.tsdb_client import Samples
-from openanomaly.core.series import Labels, canonical, decode_labels
-from openanomaly.core.services.backtest import RecordedSeries
+from openanomaly.core.recording import RecordedSeries, RecordingBuilder
+from openanomaly.core.series import Labels, canonical
 from openanomaly.errors import ConfigError, MalformedRequestError
 
 _LATEST_MS = (1 << 42) - 1
@@ -54,46 +51,19 @@ def of_columns(value: Any) -> list[RecordedSeries]:
 
 
 def of_csv(text: Any) -> list[RecordedSeries]:
-    """Series of CSV: a head of `timestamp_ms` and a series each, such as `up{job="api"}`; empty is missing.
+    """Series of CSV, as `openanomaly backtest` reads it.
 
     Raises:
         ProblemError: they are none.
     """
     if not isinstance(text, str):
         raise wrong("/csv", "expected a string")
+    builder = RecordingBuilder()
     try:
-        head, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
-    except (csv.Error, ValueError) as exc:
-        raise wrong("/csv", f"it is no CSV with a head: {exc}") from exc
-    if head[0].strip() != "timestamp_ms" or len(head) < 2:
-        raise wrong("/csv", "line 1: expected timestamp_ms and at least one series", ",".join(head))
-    labels = [_labels_of_text(f"line 1, column {i}", name) for i, name in enumerate(head[1:], 2)]
-    times, columns = [], [[math.nan] * len(rows) for _ in labels]
-    for at, row in enumerate(rows):
-        if len(row) != len(head):
-            raise wrong("/csv", f"row {at + 2}: expected {len(head)} columns, found {len(row)}")
-        if not (row[0].strip().isascii() and row[0].strip().isdecimal() and len(row[0]) < 20):
-            raise wrong("/csv", f"row {at + 2}: expected a timestamp in ms", row[0])
-        times.append(int(row[0]))
-        for column, cell in zip(columns, row[1:], strict=True):
-            try:
-                column[at] = float(cell) if cell.strip() else math.nan
-            except ValueError:
-                column[at] = math.inf
-            if math.isinf(column[at]):
-                raise wrong("/csv", f"row {at + 2}: expected a number", cell)
-    known = _times("/csv", times)
-    return [_series(name, known, column) for name, column in zip(labels, columns, strict=True)]
-
-
-def of_samples(samples: Samples) -> list[RecordedSeries]:
-    """Series that a database answered."""
-    edges = np.searchsorted(samples.row, np.arange(len(samples.blocks) + 1))
-    return [
-        RecordedSeries(decode_labels(block), samples.timestamp_ms[start:stop], samples.value[start:stop])
-        for block, start, stop in zip(samples.blocks, edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-        if stop > start
-    ]
+        csv_file.read_text(text, "csv", builder)
+    except ConfigError as exc:
+        raise wrong("/csv", str(exc)) from exc
+    return builder.build().series
 
 
 def _series(labels: Labels, times: NDArray[np.int64], values: Sequence[float]) -> RecordedSeries:
@@ -142,17 +112,6 @@ def _labels(pointer: str, value: Any) -> Labels:
         if not name or not isinstance(text, str):
             raise wrong(f"{pointer}/{name}", "expected a name, and a string", text)
     return _canonical(pointer, value)
-
-
-def _labels_of_text(place: str, text: str) -> Labels:
-    try:
-        matchers = Selector.parse(text).matchers
-    except ConfigError as exc:
-        raise wrong("/csv", f"{place}: {exc}", text) from exc
-    labels = {matcher.name: matcher.value for matcher in matchers}
-    if any(matcher.operator != "=" for matcher in matchers) or len(labels) < len(matchers):
-        raise wrong("/csv", f"{place}: expected the labels of one series, each once and with =", text)
-    return _canonical("/csv", labels)
 
 
 def _canonical(pointer: str, labels: dict[str, str]) -> Labels:

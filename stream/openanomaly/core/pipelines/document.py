@@ -1,7 +1,7 @@
 """A pipeline as a JSON document: read strictly, written whole, and described by a JSON Schema."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from openanomaly.core.pipelines.mute import CLOCK
@@ -90,9 +90,14 @@ def schemas(template: str) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """The JSON Schema (2020-12) of a document, and those that it refers to by `template`."""
     schema = Pipeline.model_json_schema(mode="validation", ref_template=template)
     parts: dict[str, Any] = schema.pop("$defs", {})
-    for group in (schema, *parts.values()):
-        for option in group["properties"].values():
-            if option.get("format") == "time":  # of RFC 3339, which has a zone
+    correct((schema, *parts.values()))
+    return schema, parts
+
+
+def correct(schemas: Iterable[dict[str, Any]]) -> None:
+    """Make times of the clock what they are: those of JSON Schema have a zone."""
+    for group in schemas:
+        for option in group.get("properties", {}).values():
+            if option.get("format") == "time":
                 del option["format"]
                 option["pattern"] = CLOCK
-    return schema, parts

@@ -35,6 +35,7 @@ _Limit = Annotated[
     BeforeValidator(_unlimited, json_schema_input_type=float | Literal["inf", "-inf"]),  # JSON has none
 ]
 _Channel = Annotated[str, WithJsonSchema({"type": "string", "enum": list(CHANNELS)})]
+EVERYTHING = '{__name__=~".*"}'
 DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
 
 
@@ -158,6 +159,14 @@ class Pipeline(Options):
     @property
     def step_ms(self) -> int:
         return round(self.step_s * 1000)
+
+    @property
+    def scored(self) -> "Pipeline":
+        """The pipeline that scores what a query gives: one value a step, which the query chose."""
+        if self.query is None:
+            return self
+        watched = {"query": None, "selector": EVERYTHING, "transform": "none", "aggregate": "last"}
+        return self.model_copy(update=watched)
 
     @property
     def window(self) -> "WindowSpec":
