@@ -73,7 +73,7 @@ def _words(error: Mapping[str, Any]) -> str:
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return "expected an object"
     words: str = error["msg"].removeprefix("Value error, ").replace("valid tuple", "valid array")
-    return words.replace("Input should", "it should")
+    return words.replace("Input should", "it should").replace("String should", "it should")
 
 
 def _names(path: Iterable[str | int]) -> list[str]:
