@@ -19,7 +19,9 @@ SELECTOR = st.one_of(
     ),
 )
 QUERY = st.sampled_from(["sum by (job) (rate(up[5m]))", "up", "a / b", 'max(x{y="z"})'])
-MODEL = st.sampled_from(["auto", "chronos-bolt-nano", "statistical", "./mine.onnx", "amazon/chronos-bolt-small"])
+MODEL = st.sampled_from(
+    ["auto", "chronos-bolt-nano", "statistical", "./mine.onnx", "amazon/chronos-bolt-small"]
+)
 ZONE = st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata"])
 CSV = st.lists(st.integers(0, 1 << 40), min_size=1, max_size=20, unique=True).map(
     lambda times: "timestamp_ms,up\n" + "".join(f"{time},{time % 7}\n" for time in sorted(times))

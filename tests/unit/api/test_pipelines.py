@@ -188,7 +188,9 @@ DOCUMENTS = st.fixed_dictionaries(
         "step_s": st.floats(1, 86400) | st.integers(1, 86400),
         "context": st.integers(64, 8192),
         "transform": st.sampled_from(["auto", "none"]),
-        "labels": st.dictionaries(st.from_regex("[a-zA-Z_][a-zA-Z0-9]{0,8}", fullmatch=True), TEXTS, max_size=3),
+        "labels": st.dictionaries(
+            st.from_regex("[a-zA-Z_][a-zA-Z0-9]{0,8}", fullmatch=True), TEXTS, max_size=3
+        ),
         "score": SCORES,
         "model": st.sampled_from(["auto", "statistical", "./a b.onnx", "yes/no"]),
     },
