@@ -1,6 +1,7 @@
 """The command line: `openanomaly run | receiver | window | inference | sink | pull | ... | version`."""
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -9,11 +10,14 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from openanomaly.commands import backtest, dead_letter, export, migrate
-from openanomaly.errors import BrokerError, ConfigError
+from openanomaly.adapters import stores
+from openanomaly.commands import backtest, dead_letter, export, migrate, schema
+from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.ports.config_store import Definitions
+from openanomaly.errors import BrokerError, ConfigError, StoreUnavailableError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.logs import set_up_logging
-from openanomaly.settings import Settings
+from openanomaly.settings import Settings, StoreSettings
 from openanomaly.settings_sources import CONFIG_VARIABLE, DEFAULT_FILE, flags_of, load
 
 ROLES = {
@@ -43,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return export.main(options)
         if options.command == "backtest":
             return backtest.main(options)
+        if options.command == "schema":
+            return schema.main(options)
         settings = _settings(options)
         if options.dry_run:
             return _dry_run(options.command, settings)
@@ -92,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_parser(commands)
     export.add_parser(commands)
     backtest.add_parser(commands)
+    schema.add_parser(commands)
     commands.add_parser("version", help="print the version")
     return parser
 
@@ -208,6 +215,8 @@ def _api() -> Any:
 
 
 def _dry_run(command: str, settings: Settings) -> int:
+    if command != "api" and settings.store.url is not None:
+        settings = settings.model_copy(update={"pipelines": _stored(settings.store)})
     if command == "pull":
         starts = _pulling().check(settings)
     elif command == "api":
@@ -220,6 +229,29 @@ def _dry_run(command: str, settings: Settings) -> int:
     plan["settings"] = settings.model_dump(mode="json")  # secrets are masked by their type
     print(json.dumps(plan, indent=2))
     return 0
+
+
+def _stored(store: StoreSettings) -> tuple[Pipeline, ...]:
+    """The pipelines of a store, as they are now.
+
+    Raises:
+        ConfigError: it cannot be reached, there are none, or one of them cannot be used.
+    """
+
+    async def read() -> Definitions:
+        opened = stores.make_store(str(store.url), store.poll_s)
+        try:
+            return await opened.read()
+        except StoreUnavailableError as exc:
+            raise ConfigError(str(exc)) from exc
+        finally:
+            await opened.close()
+
+    found = asyncio.run(read())
+    if found.problems or not found.stored:
+        nothing = f"there is no pipeline in {stores.shown(str(store.url))}: at least one is needed"
+        raise ConfigError("\n".join(found.problems) or nothing)
+    return found.pipelines
 
 
 def _supervise(arguments: Sequence[str] | None) -> int:

@@ -242,14 +242,13 @@ def _client(address: str, shown: str, options: Mapping[str, Any]) -> AsyncMongoC
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # for an unknown option there is no more than a warning
             return AsyncMongoClient(address, **options)
-    except UserWarning:
+    except (InvalidURI, ConfigurationError, ValueError, TypeError, UserWarning) as exc:
         names = ", ".join(sorted(dict(parse_qsl(urlsplit(address).query))))
-        raise ConfigError(
-            f"{shown} cannot be used: MongoDB does not know all of its options: {names}"
-        ) from None
-    except (InvalidURI, ConfigurationError, ValueError, TypeError) as exc:
-        # A password with @ or / is cut in the wrong place, and its rest may be in what is said.
-        reason = "is it percent-encoded?" if "@" in address else str(exc)
+        if "unknown option" in str(exc).lower():
+            reason = f"MongoDB does not know all of its options: {names}"
+        else:
+            # A password with @ or / is cut in the wrong place, and its rest may be in what is said.
+            reason = "is it percent-encoded?" if "@" in address else str(exc)
         raise ConfigError(f"{shown} cannot be used: {reason}") from None
 
 

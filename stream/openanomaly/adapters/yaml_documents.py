@@ -42,7 +42,7 @@ def document(text: str, file: str, beside: Collection[str] = ()) -> Document:
         file: its name, for people.
         beside: keys that may stand beside the list. With any of them the file cannot be one definition.
     """
-    places = Places(file)
+    places = Places(f"{file}, line 1")
     try:
         tree = read(text, file, places)
     except ConfigError as exc:

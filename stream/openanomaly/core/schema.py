@@ -12,7 +12,11 @@ Schema = dict[str, Any]
 
 _CLOCK = {
     "anyOf": [
-        {"type": "string", "pattern": "^[0-2]?[0-9]:[0-5][0-9](:[0-5][0-9])?$"},
+        {
+            "description": "HH:MM",
+            "type": "string",
+            "pattern": r"^[0-2][0-9]:[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?$",
+        },
         # YAML 1.1 reads 22:30 without quotes as a number in base 60.
         {"type": "integer", "minimum": 0, "exclusiveMaximum": 86400},
     ]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
 import yaml
 from pymongo import MongoClient
 
@@ -18,6 +19,8 @@ from parts.relay import Relay
 from waiting import until
 
 POLL_S = 0.05
+leaks = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+"""PyMongo leaves a socket to the collector that it was connecting when its client was closed."""
 _Test = Callable[..., Coroutine[Any, Any, None]]
 
 
@@ -45,24 +48,25 @@ class Place(Protocol):
 
 class _Yaml:
     beside: tuple[str, ...] = ()
-    path: Path
+
+    def __init__(self, path: Path) -> None:
+        self._home = self.path = path
 
     def url(self) -> str:
-        return str(self.path)
+        return str(self._home)
 
     def make(self) -> ConfigStore:
         return make_store(self.url(), POLL_S, self.beside)
 
     @contextlib.contextmanager
     def away(self) -> Iterator[None]:
-        aside, self._path = self.path.with_name("aside"), self.path
-        self.path.rename(aside)
-        self.path = aside
+        self.path = self._home.with_name("aside")
+        self._home.rename(self.path)
         try:
             yield
         finally:
-            self.path = self._path
-            aside.rename(self.path)
+            self.path.rename(self._home)
+            self.path = self._home
 
 
 def write(path: Path, content: Any) -> None:
@@ -76,7 +80,7 @@ class YamlFile(_Yaml):
     """A list in a file."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "pipelines.yaml"
+        super().__init__(folder / "pipelines.yaml")
         self._begin()
 
     def _begin(self) -> None:
@@ -108,7 +112,7 @@ class Folder(_Yaml):
     """A file each."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "pipelines"
+        super().__init__(folder / "pipelines")
         self.path.mkdir()
 
     def _file(self, name: str) -> Path:

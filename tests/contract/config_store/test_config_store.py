@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from contract.config_store.places import Place, in_loop, names, opened, watched
+from contract.config_store.places import Place, in_loop, leaks, names, opened, watched
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
 from openanomaly.core.ports.config_store import Definitions, Stored
 from openanomaly.errors import (
@@ -19,6 +19,8 @@ from openanomaly.errors import (
 )
 from pipelines import pipelines
 from waiting import until
+
+pytestmark = leaks
 
 A = Pipeline(name="a", step_s=15, score=ScoreOptions(direction="above"), labels={"team": "x"})
 B = Pipeline(name="b", selector='{job="b"}')
