@@ -25,11 +25,10 @@ def settings_of(options: argparse.Namespace) -> Settings:
         ConfigError: something is wrong with them.
     """
     flags = {"pull.url": options.tsdb} if options.tsdb else {}
-    file = options.config
-    if file is None and options.pipeline is not None:
-        file = os.environ.get(CONFIG_VARIABLE, DEFAULT_FILE)
-    environ = os.environ if file is not None or options.tsdb else {}
-    return load(file, environ, flags)
+    if options.config is None and options.pipeline is None:
+        return load(None, os.environ if options.query is not None else {}, flags)
+    file = options.config or os.environ.get(CONFIG_VARIABLE)
+    return load(file or DEFAULT_FILE, os.environ, flags, explicit=file is not None)
 
 
 def chosen(options: argparse.Namespace, settings: Settings) -> Pipeline | None:

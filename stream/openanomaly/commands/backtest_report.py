@@ -66,10 +66,24 @@ def sentence(figures: dict[str, Any]) -> str:
         return "-" if figures[name] is None else f"{figures[name]:.3g}"
 
     return (
-        f"{figures['found']} of {figures['events']} events found (recall {shown('recall')}), half of them "
-        f"within {shown('median_found_after_steps')} steps; precision {shown('precision')}, F1 {shown('f1')}, "
-        f"{shown('false_alarms_per_day')} false alarms a day and series."
+        f"{figures['found']} of {figures['events']} events found (recall {shown('recall')}), half of "
+        f"them within {shown('median_found_after_steps')} steps; precision {shown('precision')}, "
+        f"F1 {shown('f1')}, {shown('false_alarms_per_day')} false alarms a day and series."
     )
+
+
+def check(path: Path) -> None:
+    """Whether a report can be written, asked before an hour's work.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.touch()
+        part.unlink()
+    except OSError as exc:
+        raise ConfigError(f"cannot write {path}: {exc.strerror or exc}") from exc
 
 
 def write(path: Path, facts: Facts) -> None:
@@ -132,7 +146,7 @@ def _figures(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "precision", _number(o.precision)
         yield "F1", _number(o.f1)
         yield "false alarms a day and series", _number(o.false_a_day)
-        yield "half found within", f"{_number(o.median_found_after)} steps"
+        yield "steps until half are found", _number(o.median_found_after)
 
 
 def _number(x: float) -> str:

@@ -24,7 +24,7 @@ from openanomaly.core.scoring.events import Outcome
 from openanomaly.core.scoring.reason import Reason
 from openanomaly.core.services.backtest import Backtest
 from openanomaly.core.services.backtest_summary import Summary
-from openanomaly.errors import ConfigError, OpenAnomalyError
+from openanomaly.errors import ConfigError, OpenAnomalyError, QueryRejectedError
 from openanomaly.exits import CRASH
 from openanomaly.settings import Settings
 from openanomaly.settings_target import target_of
@@ -45,6 +45,8 @@ def main(options: argparse.Namespace) -> int:
         return _run(options, job)
     except ConfigError:
         raise
+    except QueryRejectedError as exc:
+        raise ConfigError(str(exc)) from exc
     except OpenAnomalyError as exc:
         print(f"openanomaly: {exc}", file=sys.stderr)
         return CRASH
@@ -132,6 +134,8 @@ def _run(options: argparse.Namespace, job: _Job) -> int:
     recording, pipeline = job.recording, job.pipeline
     if options.labels is not None:
         recording = replace(recording, events=labels.read(options.labels, recording))
+    if options.report is not None:
+        report.check(options.report)
     names = [naming.show(series.labels) for series in recording.series]
     _tell(_described(job, recording))
     if recording.samples >= _COMPILE_FROM:

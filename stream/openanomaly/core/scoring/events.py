@@ -18,8 +18,8 @@ class Outcome:
 
     Attributes:
         events: that fall into steps which have a score.
-        alarms: runs of alarms; `good` ones are mostly inside of events.
-        false: the others, and what the good ones cost besides.
+        good: runs of alarms with a step in an event.
+        false: the others, and what long ones cost besides (`RENEW`).
         days: of steps with a score, outside of events.
         found_after: for each event that was found, in how many steps: 1 is its first one.
     """

@@ -11,8 +11,8 @@ from dues import Echo
 from openanomaly.adapters.statistical import StatisticalAdapter
 from openanomaly.core.pipelines.mute import MuteWindow
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
-from openanomaly.core.scoring.reason import Reason
 from openanomaly.core.recording import RecordedSeries
+from openanomaly.core.scoring.reason import Reason
 from openanomaly.core.series import encode_labels
 from openanomaly.core.services.backtest import Backtest, ScoredSteps
 from openanomaly.core.services.local import LocalScoring
