@@ -58,6 +58,7 @@ _WRITE = "/api/v1/write"
 def main(settings: Settings, roles: Sequence[str]) -> int:
     """Run roles until told to stop; the exit status."""
     try:
+        _check_streamed(settings)
         uvloop.run(Process(settings, roles).run())
     except OpenAnomalyError as exc:
         log.error("%s", exc)
@@ -80,10 +81,8 @@ def check(settings: Settings) -> list[str]:
     credentials(config)
     broker_url(config)
     out = [f"web server on {settings.web.listen}", f"broker {settings.broker.url}"]
-    plans = plan(settings.pipelines)
-    if not plans:
-        raise ConfigError("every pipeline has a query: `openanomaly pull` runs those; give one a selector")
-    for block in plans:
+    _check_streamed(settings)
+    for block in plan(settings.pipelines):
         names = ", ".join(p.name for p in block.pipelines)
         spec = block.spec
         out.append(f"windows of {spec.context} steps of {spec.step_ms / 1000:g} s: pipelines {names}")
@@ -94,6 +93,11 @@ def check(settings: Settings) -> list[str]:
     target = check_target(settings.sink)
     out.append(f"scores to {target}" if target else "scores are counted, not written")
     return out
+
+
+def _check_streamed(settings: Settings) -> None:
+    if all(p.query is not None for p in settings.pipelines):
+        raise ConfigError("every pipeline has a query: `openanomaly pull` runs those; give one a selector")
 
 
 class Process:

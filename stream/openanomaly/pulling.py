@@ -21,7 +21,7 @@ from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.services.inference_loop import InferenceLoop
 from openanomaly.core.services.local import LocalScoring
-from openanomaly.core.services.pulled import PullOptions, Report
+from openanomaly.core.services.pull_report import PullOptions, Report
 from openanomaly.core.windows.output import Emit
 from openanomaly.errors import ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
@@ -135,10 +135,13 @@ class PullProcess:
         engines = _engines(settings, pipelines)
         self._states = StateFiles(pull.state_dir)
         window, inference = settings.window, settings.inference
+        self._scheduler = APSchedulerAdapter(
+            pull.concurrency, lambda name: metrics.late_runs.labels(name).inc()
+        )
         self._loop = InferenceLoop(
-            pipelines,
             self._client,
             self._states,
+            self._scheduler,
             lambda pipeline: LocalScoring([pipeline], engines, window.max_series, inference.max_batch),
             PullOptions(
                 pull.history_s, pull.catch_up_s, pull.pending_limit, pull.series_limit, window.idle_ttl_s
@@ -147,10 +150,7 @@ class PullProcess:
             now_ms=lambda: int(time.time() * 1000),
             emit=self._emit,
         )
-        self._scheduler = APSchedulerAdapter(
-            pull.concurrency, lambda name: metrics.late_runs.labels(name).inc()
-        )
-        self._loop.schedule(self._scheduler)
+        self._loop.define(pipelines)
         self._is_stopping = False
 
     def _emit(self, series: int) -> Emit:

@@ -22,6 +22,13 @@ def test_the_pipelines_of_the_readme_are_valid() -> None:
     ]
 
 
+def test_the_settings_of_pull_mode_are_valid() -> None:
+    (shown,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/pull-mode.md").read_text(), re.DOTALL)
+    settings = Settings.model_validate(yaml.safe_load(shown))
+    assert [p.query is not None for p in settings.pipelines] == [True]
+    assert settings.pull.url is not None
+
+
 @pytest.mark.parametrize("document", [*DOCUMENTS, "charts/openanomaly/values.yaml"])
 def test_variables_are_those_of_settings(document: str) -> None:
     of_tests = ("OPENANOMALY_TEST_", "OPENANOMALY_PARTS", "OPENANOMALY_COMPILED")

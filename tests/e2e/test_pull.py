@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from answering import Answer, Server
+from e2e.test_target import readiness
 from openanomaly.adapters.engines import make_engines
 from openanomaly.adapters.prometheus import PrometheusAdapter
 from openanomaly.adapters.remote_write.client import Target
@@ -100,6 +102,13 @@ def expected(frames: list[ScoreFrame]) -> Written:
     return out
 
 
+def balance(product: Product) -> float:
+    """Scores that were made, less those that are somewhere."""
+    there = ("written_total", "dropped_total", "pending")
+    total = {name: product.total(f"openanomaly_pull_scores_{name}") for name in there}
+    return product.total("openanomaly_pull_scores_total") - sum(total.values())
+
+
 def assert_complete(source: Prometheus, target: VictoriaMetrics) -> None:
     """Every step of every mode, from the first score on, is there once, with the values of the core."""
     found = written(target)
@@ -158,6 +167,24 @@ def test_scores_wait_for_a_target_that_is_away(
         )
         victoria_metrics.process.start()
         product.wait_until(lambda: product.total("openanomaly_pull_scores_pending") == 0, "written")
+        product.wait_until(lambda: balance(product) == 0, "the counts of scores to add up")
         came_back_ms = int(time.time() * 1000)
         product.wait_until(lambda: max(steps(victoria_metrics)) > came_back_ms, "scores again")
     assert_complete(source, victoria_metrics)
+
+
+def test_it_ends_when_told_to_also_while_nobody_answers(tmp_path: Path) -> None:
+    with Server(rule=lambda asked: Answer(how="hang")).running() as server:
+        settings = {
+            "pull": {"url": server.url, "timeout_s": 600, "state_dir": str(tmp_path / "state")},
+            "pipelines": [{"name": "cpu", "query": "x", "step_s": 1}],
+        }
+        product = Product(tmp_path, command="pull", config=settings)
+        product.process.start()
+        try:
+            product.wait_until(lambda: server.asked, "a query")
+            product.wait_until(lambda: readiness(product.url)[0] == 503, "not ready")
+            assert product.process.stop(timeout_s=30) == 0
+        finally:
+            product.process.stop()
+        assert "not stopped within" in product.process.log.read_text()

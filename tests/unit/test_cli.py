@@ -69,6 +69,46 @@ def test_a_dry_run_says_what_would_run_and_starts_nothing(tmp_path: Path, comman
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_of_pull_mode_starts_nothing(tmp_path: Path) -> None:
+    pipelines = [{"name": "cpu", "query": "sum(x)", "step_s": 30}, {"name": "pushed"}]
+    config = {"pull": {"url": "http://me:hunter2@127.0.0.1:1/prometheus"}, "pipelines": pipelines}
+    (tmp_path / "a.yaml").write_text(json.dumps(config))
+    done = openanomaly(
+        tmp_path, "pull", "--dry-run", "--config", "a.yaml", "--write-to", "http://127.0.0.1:2"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hunter2" not in done.stdout
+    said = json.loads(done.stdout)
+    assert said["roles"] == ["pull"]
+    assert "queries to http://127.0.0.1:1/prometheus" in said["starts"]
+    assert "pipeline cpu: every 30 s sum(x)" in said["starts"]
+    assert "scores to http://127.0.0.1:2/api/v1/write" in said["starts"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("config", "command", "message"),
+    [
+        ({"pull": {"url": "http://a"}}, "pull", "no pipeline has a query"),
+        ({"pipelines": [{"name": "p", "query": "x"}]}, "pull", "pull.url is not set"),
+        ({"pipelines": [{"name": "p", "query": "x"}]}, "window", "every pipeline has a query"),
+        (
+            {"pull": {"url": "http://a", "key_file": "k"}, "pipelines": [{"name": "p", "query": "x"}]},
+            "pull",
+            "pull.key_file=k needs pull.cert_file",
+        ),
+    ],
+)
+def test_what_pull_mode_lacks_is_said(
+    tmp_path: Path, config: dict[str, object], command: str, message: str, dry: list[str]
+) -> None:
+    (tmp_path / "a.yaml").write_text(json.dumps(config))
+    done = openanomaly(tmp_path, command, "--config", "a.yaml", "--listen", "127.0.0.1:0", *dry)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 def test_flags_win_over_variables_and_those_over_the_default_file(tmp_path: Path) -> None:
     (tmp_path / "openanomaly.yaml").write_text(
         "broker: {partitions: 1}\nlog: {level: error}\nweb: {listen: ':1'}\n"

@@ -50,6 +50,10 @@ def test_settings_cannot_be_changed() -> None:
         ("receiver", {"frame_limit_bytes": 900_001}, "less than or equal to 900000"),
         ("sink", {"url": "localhost:8428"}, "expected http://HOST:PORT/api/v1/write"),
         ("sink", {"backoff_min_s": 31}, "above backoff_max_s"),
+        ("pull", {"url": "localhost:9090"}, "expected http://HOST:PORT, found 'localhost:9090'"),
+        ("pull", {"backoff_min_s": 6}, "above backoff_max_s"),
+        ("pull", {"password_file": "x"}, "need username"),
+        ("pull", {"points_limit": 1}, "greater than or equal to 2"),
         ("receiver", {"replica_labels": ["a b"]}, "'a b' is no label name"),
         ("receiver", {"replica_labels": ["__name__"]}, "the name of a metric"),
         ("receiver", {"cluster_label": ""}, "'' is no label name"),
@@ -134,12 +138,15 @@ def test_no_secret_is_shown() -> None:
             "admin_auth": {"bearer_token": "hunter2", "username": "a", "password": "hunter2"},
         },
         "broker": {"sasl_password": "hunter2"},
-        "sink": {
-            "url": "https://me:hunter2@a.example/write",
-            "bearer_token": "hunter2",
-            "username": "a",
-            "password": "hunter2",
-            "headers": {"Authorization": "hunter2"},
+        **{
+            group: {
+                "url": "https://me:hunter2@a.example/write",
+                "bearer_token": "hunter2",
+                "username": "a",
+                "password": "hunter2",
+                "headers": {"Authorization": "hunter2"},
+            }
+            for group in ("sink", "pull")
         },
     }
     settings = Settings.model_validate(tree)

@@ -37,6 +37,9 @@ class APSchedulerAdapter:
             self._run, Grid(period_ms, offset_ms), args=(name, job), id=name, replace_existing=True
         )
 
+    def remove(self, name: str) -> None:
+        self._scheduler.remove_job(name)
+
     def start(self) -> None:
         self._scheduler.start()
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from openanomaly.adapters.remote_write.client import Target, backoff_s, read_secret, retry_after_s
 from openanomaly.errors import ConfigError, SinkUnavailableError, TsdbUnavailableError
@@ -149,10 +150,12 @@ class HttpEndpoint:
             ) as answer:
                 body = self._read(answer, limit_bytes, started_s + self._target.timeout_s)
                 code = str(answer.status_code)
-        except (requests.RequestException, OSError, ValueError) as exc:
+        except (requests.RequestException, HTTPError, OSError, ValueError) as exc:
             self._check_open()
-            late = isinstance(exc, requests.Timeout | TimeoutError)
-            why = f"no answer within {self._target.timeout_s:g} s ({self._group}.timeout_s)" if late else exc
+            late = isinstance(exc, requests.Timeout | ReadTimeoutError | TimeoutError)
+            late_text = f"no answer within {self._target.timeout_s:g} s ({self._group}.timeout_s)"
+            # The reason alone: around it is the whole address.
+            why = late_text if late else getattr(exc.args[0] if exc.args else None, "reason", exc)
             raise _PassingError(f"{self.shown} cannot be reached: {why}") from exc
         finally:
             self._observe(what, code, time.monotonic() - started_s)
@@ -168,7 +171,8 @@ class HttpEndpoint:
 
     def _read(self, answer: requests.Response, limit_bytes: int, end_s: float) -> bytes:
         body = bytearray()
-        for chunk in answer.iter_content(_CHUNK_BYTES):
+        # `iter_content` would wait for a full piece, however slowly it comes.
+        while chunk := answer.raw.read1(_CHUNK_BYTES, decode_content=True):
             body += chunk
             if len(body) > limit_bytes:
                 raise OverLimitError

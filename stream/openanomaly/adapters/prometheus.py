@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from openanomaly.adapters import promql
-from openanomaly.adapters.http_endpoint import HttpEndpoint, Observe, OverLimitError
+from openanomaly.adapters.http_endpoint import HttpEndpoint, Observe, OverLimitError, Reply
 from openanomaly.adapters.remote_write.client import Target
 from openanomaly.adapters.remote_write.delivery import Delivery, Refusal
-from openanomaly.adapters.remote_write.encode import HEADERS, Encoded, ScoreEncoder
+from openanomaly.adapters.remote_write.encode import HEADERS, Encoded, ScoreEncoder, pack
 from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.ports.tsdb_client import Samples, Written
 from openanomaly.errors import (
@@ -74,6 +74,7 @@ class PrometheusAdapter:
         self._encoder = encoder or ScoreEncoder()
         self._delivery = Delivery(self._send, batch_samples)
         self._writing = threading.Lock()
+        self._has_taken = False
         self.shown = self._read.shown
         self.target_shown = self._write.shown + self._write_path if self._write is not None else None
 
@@ -141,16 +142,25 @@ class PrometheusAdapter:
 
     async def _send(self, body: bytes) -> None:
         """What Delivery awaits. It blocks: nothing else runs in that loop."""
+        reply = self._offer(body)
+        if reply.status not in _WRITE_REFUSED:
+            self._has_taken = True
+            return
+        # Some servers answer 400 behind a wrong path. Who has taken nothing yet, and refuses a request
+        # without samples too, refuses the address and not what we say.
+        text = f"{self.target_shown} answers {reply.status}: {reply.words}"
+        if not self._has_taken and self._offer(pack([])).status in _WRITE_REFUSED:
+            raise TsdbUnavailableError(f"{text} (even without samples; is sink.url its write address?)")
+        raise RequestTooLargeError(text) if reply.status == 413 else RejectedError(text)
+
+    def _offer(self, body: bytes) -> Reply:
         assert self._write is not None
         try:
-            reply = self._write.post(
+            return self._write.post(
                 "write", self._write_path, body, HEADERS, _WRITE_ANSWER_BYTES, _WRITE_REFUSED
             )
         except OverLimitError as exc:
             raise TsdbUnavailableError(f"{self.target_shown} does not answer as a target of writes") from exc
-        if reply.status in _WRITE_REFUSED:
-            error = RequestTooLargeError if reply.status == 413 else RejectedError
-            raise error(f"{self.target_shown} answers {reply.status}: {reply.words}")
 
 
 class _Asked:

@@ -256,6 +256,25 @@ def test_scores_are_written_once_however_often_they_are_sent(database: Database)
     }
 
 
+def test_a_score_that_is_refused_does_not_take_others_along(database: Database) -> None:
+    """Prometheus takes no sample older than the newest one of its series; VictoriaMetrics takes it."""
+    now_ms = database.recorded.end_ms
+    hosts = [named("load", host=host) for host in "vwxyz"]
+    client = database.client()
+    first = client.write([score_frame(hosts[:1], score=[0.5], timestamp_ms=[now_ms], pipeline="late")])
+    assert first == Written(1, 1)
+    late = score_frame(hosts, [0.25] * 5, timestamp_ms=[now_ms - 60_000, *[now_ms] * 4], pipeline="late")
+    written = client.write([late])
+    wait_for_samples(database)
+    found = by_series(client.raw_query('anomaly_score{pipeline="late"}', now_ms - 60_000, now_ms))
+    assert sum(map(len, found.values())) == 1 + written.samples
+    if written.dropped:
+        assert (written.scores, written.dropped) == (4, {"rejected": 1})
+        assert "out of order" in written.words
+    else:
+        assert written == Written(5, 5)
+
+
 def test_nobody_who_answers_is_told_apart_from_a_refusal(database: Database) -> None:
     requests: list[str] = []
     client = database.client(requests, retries=2)

@@ -15,9 +15,13 @@ class Scheduler(Protocol):
         An exception of a job is logged, and its next run comes.
 
         Args:
-            name: of the job; another one of that name takes its place.
+            name: of the job. Another one of that name takes its place, once a run at work has ended.
             offset_ms: in [0, `period_ms`).
         """
+        ...
+
+    def remove(self, name: str) -> None:
+        """Begin no further run of a job; one that is at work ends on its own."""
         ...
 
     def start(self) -> None:

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.scheduler import Scheduler
 from openanomaly.core.ports.tsdb_client import TSDBClient
+from openanomaly.core.services.pull_report import PullOptions, Report
 from openanomaly.core.services.pull_state import StateStore
-from openanomaly.core.services.pulled import MakeScoring, PulledPipeline, PullOptions, Report
+from openanomaly.core.services.pulled import MakeScoring, PulledPipeline
 from openanomaly.core.windows.output import Emit
 
 log = logging.getLogger(__name__)
@@ -27,9 +28,9 @@ class InferenceLoop:
 
     def __init__(
         self,
-        pipelines: Sequence[Pipeline],
         client: TSDBClient,
         store: StateStore,
+        scheduler: Scheduler,
         make_scoring: MakeScoring,
         options: PullOptions,
         observer: Observer,
@@ -38,40 +39,59 @@ class InferenceLoop:
     ) -> None:
         """
         Args:
-            pipelines: those without a query are of the stream, and left out.
             now_ms: the wall clock.
             emit: which scores are written, given how many series there are in all.
         """
-        turn = threading.Lock()
-        self._pulled: Mapping[str, PulledPipeline] = {
-            p.name: PulledPipeline(p, client, store, make_scoring, turn, options)
-            for p in pipelines
-            if p.query is not None
-        }
+        self._make = functools.partial(
+            PulledPipeline,
+            client=client,
+            store=store,
+            make_scoring=make_scoring,
+            turn=threading.Lock(),
+            options=options,
+        )
+        self._scheduler = scheduler
         self._observer = observer
         self._now_ms = now_ms
         self._emit = emit
+        self._pulled: Mapping[str, PulledPipeline] = {}
         self._reports: dict[str, Report] = {}
 
-    def schedule(self, scheduler: Scheduler) -> None:
-        """Have each pipeline run when a step of it can be asked for."""
-        for name, pulled in self._pulled.items():
-            pipeline = pulled.pipeline
+    def define(self, pipelines: Sequence[Pipeline]) -> None:
+        """Run these from now on, each when a step of it can be asked for; those without a query are left out.
+
+        One that is as before goes on undisturbed. One that has changed goes on from its state, where that is
+        of the same query and step. A run that is at work ends as it began.
+        """
+        before = self._pulled
+        wanted = {p.name: p for p in pipelines if p.query is not None}
+        changed = {n: p for n, p in wanted.items() if n not in before or before[n].pipeline != p}
+        # A new mapping: runs in other threads look into the one they have.
+        self._pulled = {n: self._make(p) if n in changed else before[n] for n, p in wanted.items()}
+        for name in before.keys() - wanted.keys():
+            self._scheduler.remove(name)
+            self._reports.pop(name, None)
+        for name, pipeline in changed.items():
+            self._reports.pop(name, None)
             offset_ms = round(pipeline.lateness_s * 1000) % pipeline.step_ms
-            scheduler.every(name, pipeline.step_ms, offset_ms, functools.partial(self.run, name))
+            self._scheduler.every(name, pipeline.step_ms, offset_ms, functools.partial(self.run, name))
 
     def run(self, name: str) -> None:
-        """One run of a pipeline; never raises."""
-        pulled = self._pulled[name]
+        """One run of a pipeline, if there is one of that name; never raises."""
+        everything = self._pulled
+        pulled = everything.get(name)
+        if pulled is None:
+            return
         try:
-            report = pulled.run(self._now_ms(), self._emit(sum(p.series for p in self._pulled.values())))
+            report = pulled.run(self._now_ms(), self._emit(sum(p.series for p in everything.values())))
         except Exception as exc:
             # It may stand in the middle of a step. What is saved does not: that is done again.
             log.exception("pipeline %s crashed; it goes on from what is saved", name)
             pulled.reset()
             report = Report(outcome="crashed", error=f"{type(exc).__name__}: {exc}")
-        self._tell(name, report)
-        self._reports[name] = report
+        if self._pulled.get(name) is pulled:
+            self._tell(name, report)
+            self._reports[name] = report
         self._observer.ran(name, report, pulled.pending, pulled.series, pulled.done_ms)
 
     def _tell(self, name: str, report: Report) -> None:
@@ -86,12 +106,12 @@ class InferenceLoop:
 
         A query that is refused is the business of its owner: the others are served.
         """
-        waiting = self._pulled.keys() - self._reports.keys()
-        if waiting:
-            return f"{len(waiting)} of {len(self._pulled)} pipelines have not run yet"
-        reports = list(self._reports.values())
-        away = [r.error for r in reports if r.outcome in ("unavailable", "target")]
-        return away[0] if away and all(r.outcome != "ok" for r in reports) else None
+        reports = [self._reports.get(name) for name in self._pulled]
+        if waiting := reports.count(None):
+            return f"{waiting} of {len(reports)} pipelines have not run yet"
+        done = [report for report in reports if report is not None]
+        away = [r.error for r in done if r.outcome in ("unavailable", "target")]
+        return away[0] if away and all(r.outcome != "ok" for r in done) else None
 
     def status(self) -> dict[str, Any]:
         """Each pipeline, for people."""

@@ -10,16 +10,17 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
 from openanomaly.core.frames import SampleFrame, ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
-from openanomaly.core.ports.tsdb_client import Samples, TSDBClient, Written
+from openanomaly.core.ports.tsdb_client import Samples, TSDBClient
 from openanomaly.core.series import encode_labels, series_id
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.services.local import LocalScoring
+from openanomaly.core.services.pull_report import PullOptions, Report, add_up
 from openanomaly.core.services.pull_state import PullState, StateStore, definition_of
 from openanomaly.core.windows.output import Emit
 from openanomaly.errors import (
@@ -38,48 +39,6 @@ _PIECE_SAMPLES = 2_000_000
 _IDLE_STEPS = 10
 
 MakeScoring = Callable[[Pipeline], LocalScoring]
-
-
-@dataclass(frozen=True, slots=True)
-class PullOptions:
-    """Names are those of the `pull` settings.
-
-    Attributes:
-        idle_ttl_s: after so long without a sample a series is forgotten; ten steps at least.
-    """
-
-    history_s: float = 7 * 86400
-    catch_up_s: float = 3600
-    pending_limit: int = 100_000
-    series_limit: int = 10_000
-    idle_ttl_s: float = 6 * 3600
-
-
-@dataclass(slots=True)
-class Report:
-    """What a run did.
-
-    Attributes:
-        outcome: `ok`, `refused` (the query), `unavailable` (who is asked), `target` (who is written to).
-        error: why it is not `ok`.
-        steps: that were asked for and answered.
-        skipped: steps that were missed for too long.
-        samples: in answers.
-        scores: that came of them.
-        history: of these, scores that are of a time before the pipeline was new, and written nowhere.
-        counts: what became of samples and contexts, see LocalScoring.
-        written: what became of scores that were written, now or by a run before.
-    """
-
-    outcome: str = "ok"
-    error: str = ""
-    steps: int = 0
-    skipped: int = 0
-    samples: int = 0
-    scores: int = 0
-    history: int = 0
-    counts: Counter[str] = field(default_factory=Counter)
-    written: Written = field(default_factory=Written)
 
 
 class PulledPipeline:
@@ -239,10 +198,12 @@ class PulledPipeline:
         scoring.partition.emit = emit
         frames: list[ScoreFrame] = []
         if len(samples):
+            # A series without a sample would be given a row, and one that has gone get its row back.
+            there, row = np.unique(samples.row, return_inverse=True)
             frames += scoring.put(
                 SampleFrame(
-                    SeriesColumn.of([block or _NAMELESS for block in samples.blocks]),
-                    samples.row,
+                    SeriesColumn.of([samples.blocks[i] or _NAMELESS for i in there.tolist()]),
+                    row.astype(np.uint32),
                     samples.timestamp_ms - 1,
                     samples.value,
                     received_ms=0,  # no source has a delay of its own: that of the pipeline was waited for
@@ -268,7 +229,7 @@ class PulledPipeline:
             report.outcome, report.error = "target", str(exc)
             return False
         self._frames = []
-        report.written = _sum(report.written, written)
+        report.written = add_up(report.written, written)
         if written.words:
             log.warning("pipeline %s: scores are refused: %s", self.pipeline.name, written.words)
         return True
@@ -291,10 +252,3 @@ def _named(frame: ScoreFrame) -> ScoreFrame:
         return frame
     blocks = [b"" if is_nameless[i] else frame.series.block(i) for i in range(len(frame.series))]
     return replace(frame, series=SeriesColumn.of(blocks, frame.series.kind))
-
-
-def _sum(one: Written, other: Written) -> Written:
-    dropped = Counter(one.dropped) + Counter(other.dropped)
-    return Written(
-        one.scores + other.scores, one.samples + other.samples, dict(dropped), other.words or one.words
-    )
