@@ -101,9 +101,7 @@ class Pipeline(Options):
     """The label `pipeline` of its scores."""
     selector: Annotated[str, Field(json_schema_extra={"format": "promql-selector"})] = DEFAULT_SELECTOR
     """PromQL series selector."""
-    query: (
-        Annotated[str, Field(min_length=1, max_length=65_536, json_schema_extra={"format": "promql"})] | None
-    ) = None
+    query: Annotated[str, Field(max_length=65_536, json_schema_extra={"format": "promql"})] | None = None
     """PromQL that pull mode asks at every step, in the place of `selector`; the stream leaves it out."""
     transform: Literal["auto", "none", "rate"] = "auto"
     """`auto`: counters become rates, by metadata or by `_total`, `_count`, `_sum`, `_bucket`."""
