@@ -27,7 +27,8 @@ class Access:
             return
         headers = Headers(scope=scope)
         refusal = None
-        if not self._credentials.accepts(headers.get("Authorization")):
+        shown = headers.get("Authorization", "").encode("latin-1").decode(errors="surrogateescape")
+        if not self._credentials.accepts(shown):
             refusal = problem(scope["path"], 401, "authentication required")
             for name, value in self._credentials.wanted.items():
                 refusal.headers.append(name, value)

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from openanomaly.adapters.stores import make_store
 from openanomaly.api import description, dry_run, pipelines, preview, problems
 from openanomaly.api.access import Access, Counted, Heads
+from openanomaly.api.previews import Previews
 from openanomaly.api.requests import to_json
 from openanomaly.api.series import AdminCounter, DatabaseCounter, Nobody, SeriesCounter
 from openanomaly.core.ports.config_store import ConfigStore
@@ -50,7 +51,7 @@ def create(
     routers = [
         pipelines.router(store, api.body_limit_bytes, api.page_limit),
         dry_run.router(store, counter, api.body_limit_bytes, len(settings.sink.series)),
-        preview.router(store, preview.Previews(api, telemetry.api, client)),
+        preview.router(store, Previews(api, settings.inference, telemetry.api, client)),
         description.router(lambda: described),
         _probes(store, telemetry),
     ]

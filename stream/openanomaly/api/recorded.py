@@ -89,13 +89,22 @@ def _times(pointer: str, values: Any) -> NDArray[np.int64]:
         raise wrong(pointer, "expected at least one timestamp")
     last = -1
     for i, time in enumerate(values):
-        is_whole = isinstance(time, int) or (isinstance(time, float) and time.is_integer())
-        if isinstance(time, bool) or not is_whole or not 0 <= time <= _LATEST_MS:
-            raise wrong(f"{pointer}/{i}", f"expected ms since 1970, at most {_LATEST_MS}", time)
-        if time <= last:
+        if moment(f"{pointer}/{i}", time) <= last:
             raise wrong(f"{pointer}/{i}", f"expected more than {last}, the one before", time)
         last = int(time)
     return np.array(values, np.int64)
+
+
+def moment(pointer: str, value: Any) -> int:
+    """A time in ms since 1970.
+
+    Raises:
+        ProblemError: it is none.
+    """
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_whole or not 0 <= value <= _LATEST_MS:
+        raise wrong(pointer, f"expected ms since 1970, at most {_LATEST_MS}", value)
+    return int(value)
 
 
 def _is_float(number: float) -> bool:

@@ -1,5 +1,6 @@
 """What stands in requests and answers besides addresses: bodies, media types that are taken, entity tags."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from openanomaly.api.problems import ProblemError
 from openanomaly.core.pipelines import document
 
 JSON = "application/json"
+_AT_ONCE_BYTES = 64 << 10
 _TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
 
 
@@ -31,7 +33,10 @@ async def read_json(request: Request, limit_bytes: int, setting: str) -> Any:
     coding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if coding != "identity":
         raise ProblemError(415, f"Content-Encoding is {coding!r}; the body must not be packed")
-    return document.parse(await _read(request, limit_bytes, setting))
+    body = await _read(request, limit_bytes, setting)
+    if len(body) > _AT_ONCE_BYTES:  # others are answered meanwhile
+        return await asyncio.to_thread(document.parse, body)
+    return document.parse(body)
 
 
 def _is_utf8(parameters: str) -> bool:

@@ -33,6 +33,13 @@ def test_credentials_are_asked_for_wherever_the_caller_is(
             assert answer.headers.get_list("WWW-Authenticate") == ['Basic realm="openanomaly"', "Bearer"]
 
 
+def test_a_token_may_hold_any_letters(tmp_path: Path) -> None:
+    api = Api(tmp_path, auth={"bearer_token": "sésame"})
+    for token, status in (("sésame", 200), ("sesame", 401)):
+        answer = api("GET", PIPELINES, headers={"Authorization": f"Bearer {token}".encode()})  # type: ignore
+        assert answer.status_code == status
+
+
 @pytest.mark.parametrize("path", ["/-/healthy", "/-/ready", "/metrics"])
 def test_probes_and_scrapes_carry_none(tmp_path: Path, path: str) -> None:
     assert Api(tmp_path, caller="192.0.2.7", auth=AUTH)("GET", path).status_code == 200

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import openanomaly.api
+from openanomaly.api import app
 from openanomaly.cli import main
 from openanomaly.exits import CONFIG
 
@@ -81,8 +83,8 @@ def test_an_address_that_is_taken_is_named(tmp_path: Path, capsys: pytest.Captur
 def test_what_is_not_installed_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("openanomaly.api")]:
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, app.__name__)
+    monkeypatch.delattr(openanomaly.api, "app")
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert run("--set", f"store.url={tmp_path}") == CONFIG
     assert "pip install 'openanomaly[api]'" in capsys.readouterr().err

@@ -1,8 +1,11 @@
 """Previews: the scores that the stream would give, line by line, within their limits."""
 
 import asyncio
+import itertools
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -149,6 +152,11 @@ def test_a_range_is_read_from_the_database(tmp_path: Path) -> None:
     asked_query = {**DEFINITION, "query": "sum(up)"}
     told = lines(api("POST", PREVIEW, json={"pipeline": asked_query, "range": span}))
     assert told[-1]["steps"] == 40
+    nothing = {"start_ms": 1, "end_ms": 60_000}
+    answer = api("POST", PREVIEW, json={"pipeline": DEFINITION, "range": nothing})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["detail"] == "http://tsdb has no samples of that time"
+    del database.asked[2:]
     assert database.asked == [("raw", document.read(DEFINITION).selector), ("range", "sum(up)")]
 
 
@@ -226,11 +234,27 @@ def long(steps: int) -> dict[str, Any]:
     return {"pipeline": DEFINITION, "columns": {"timestamp_ms": times, "series": series}}
 
 
-def test_what_takes_too_long_breaks_off_and_says_so(tmp_path: Path) -> None:
-    told = lines(Api(tmp_path, preview_timeout_s=1e-9)("POST", PREVIEW, json=long(20_000)))
-    assert told[-1]["kind"] == "problem"
+def test_what_takes_too_long_breaks_off_and_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic=itertools.count(0, 1000).__next__)
+    monkeypatch.setattr("openanomaly.api.preview.time", clock)
+    told = lines(api("POST", PREVIEW, json=long(20_000)))
+    assert [line["kind"] for line in told] == ["progress", "scores", "progress", "problem"]
     assert told[-1]["status"] == 503
-    assert "api.preview_timeout_s=1e-09" in told[-1]["detail"]
+    done = told[-2]["samples_done"]
+    assert f"api.preview_timeout_s=120: {done} of 20000 samples" in told[-1]["detail"]
+
+
+def test_samples_that_do_not_come_are_not_waited_for(tmp_path: Path) -> None:
+    api = Api(tmp_path, preview_timeout_s=0.05)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    answer = api("POST", PREVIEW, content=stalled(), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "api.preview_timeout_s=0.05" in answer.json()["detail"]
+    assert 'openanomaly_api_previews_total{outcome="failed"} 1.0' in api("GET", "/metrics").text
 
 
 def test_no_more_previews_than_are_let_and_a_place_is_given_back(api: Api) -> None:
