@@ -15,7 +15,7 @@
           packages = with pkgs; [
             python312
             uv
-            jdk17_headless # Kafka, in the tests
+            jdk17_headless # Kafka and a MongoDB server, in the tests
             maven
             go # Prometheus 3, for the commands that need remote-write 2.0
             prometheus

@@ -11,7 +11,10 @@ from openanomaly.settings import Settings
 from openanomaly.settings_sources import load
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/api.md", "bench/README.md", "tests/golden/README.md"]
+DOCUMENTS = [
+    "README.md", "CONTRIBUTING.md", "bench/README.md", "tests/golden/README.md",
+    "docs/api.md", "docs/configuration.md", "docs/pipeline-stores.md",
+]  # fmt: skip
 
 
 def test_the_pipelines_of_the_readme_are_valid() -> None:

@@ -234,3 +234,33 @@ def test_a_second_process_on_a_data_folder_ends_at_once_and_names_the_first(tmp_
     assert done.returncode == 2
     assert f"process {os.getpid()}" in done.stderr
     assert "starting it again" not in done.stderr
+
+
+def test_a_dry_run_reads_the_store(tmp_path: Path) -> None:
+    (tmp_path / "api.yaml").write_text("name: api\nstep_s: 15s\nmodel: statistical\n")
+    done = openanomaly(tmp_path, "run", "--dry-run", OPENANOMALY_STORE_URL=".")
+    assert (done.returncode, done.stderr) == (0, "")
+    plan = json.loads(done.stdout)
+    assert plan["settings"]["store"]["url"] == "."
+    assert [(p["name"], p["step_s"]) for p in plan["settings"]["pipelines"]] == [("api", 15)]
+    assert "windows of 512 steps of 15 s: pipelines api" in plan["starts"]
+
+
+@pytest.mark.parametrize(
+    ("store", "pipelines", "message"),
+    [
+        ("missing.yaml", "", "cannot read missing.yaml: No such file or directory"),
+        ("a.yaml", "", "there is no pipeline in a.yaml: at least one is needed"),
+        ("a.yaml", "name: a\nhorizon: 0\nstep: 5", "a.yaml, line 2: horizon = 0: allowed: at least 1"),
+        ("a.yaml", "name: a\nhorizon: 0\nstep: 5", "a.yaml, line 3: no setting step; did you mean step_s?"),
+        ("mongodb://me:hunter2@host", "", "expected PATH, yaml:PATH, file:///PATH or mongodb://HOST:PORT"),
+    ],
+)
+def test_a_dry_run_says_what_is_wrong_with_the_store(
+    tmp_path: Path, store: str, pipelines: str, message: str
+) -> None:
+    (tmp_path / "a.yaml").write_text(pipelines)
+    done = openanomaly(tmp_path, "run", "--dry-run", "--set", f"store.url={store}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "hunter2" not in done.stderr

@@ -18,7 +18,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import bson
 import xxhash
 from bson.errors import BSONError
-from pydantic import ValidationError
 from pymongo import AsyncMongoClient, WriteConcern
 from pymongo.asynchronous.change_stream import AsyncChangeStream
 from pymongo.errors import (
@@ -30,7 +29,7 @@ from pymongo.errors import (
 )
 
 from openanomaly.adapters import stores
-from openanomaly.core.documents import nearest, tidy, wrong
+from openanomaly.adapters.mongo_documents import FIELDS, checked
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import Definitions, Stored
 from openanomaly.errors import (
@@ -46,7 +45,6 @@ log = logging.getLogger(__name__)
 logging.getLogger("pymongo.client").setLevel(logging.CRITICAL)
 
 COLLECTION = "pipelines"
-_FIELDS = ("_id", "revision", "definition")
 _DEFAULTS: dict[str, Any] = {
     "appname": "openanomaly",
     "serverselectiontimeoutms": 3000,
@@ -99,7 +97,7 @@ class MongoAdapter:
         problems: list[str] = []
         for document in documents:
             place = f"{self.shown}, _id {document.get('_id')!r}"
-            found, wrongs = _checked(document, place)
+            found, wrongs = checked(document, place)
             problems += wrongs
             if found is not None:
                 stored.append(Stored(found, _version(document)))
@@ -169,7 +167,7 @@ class MongoAdapter:
             raise self._unknown(name)
         if _version(document) != version:
             raise self._changed(name)
-        return {key: document.get(key) for key in _FIELDS}
+        return {key: document.get(key) for key in FIELDS}
 
     async def _refusal(self, name: str) -> ConfigError:
         """Why a document did not match."""
@@ -184,7 +182,7 @@ class MongoAdapter:
 
     async def _ask(self, question: Awaitable[_T]) -> _T:
         try:
-            return await question
+            return await _cancellable(question)
         except DuplicateKeyError:
             raise
         except PyMongoError as exc:
@@ -221,7 +219,7 @@ class _Changes:
         begun = loop.time()
         if self._stream is not None:
             try:
-                if await self._stream.try_next() is not None:
+                if await _cancellable(self._stream.try_next()) is not None:
                     return
             except PyMongoError as exc:
                 log.debug("%s: the change stream ended: %s", self._store.shown, exc)
@@ -235,6 +233,21 @@ class _Changes:
                 await stream.close()
             except PyMongoError:
                 pass  # it was lost with its server
+
+
+async def _cancellable(question: Awaitable[_T]) -> _T:
+    """The answer to a question; a cancellation meanwhile is never lost.
+
+    One that comes in the moment of an answer is lost inside of PyMongo (asyncio.wait_for of Python 3.11 does
+    that): a watch would go on for ever, and its process would not end.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    try:
+        return await question
+    finally:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def _client(address: str, shown: str, options: Mapping[str, Any]) -> AsyncMongoClient[_Document]:
@@ -257,30 +270,8 @@ def _document(pipeline: Pipeline) -> _Document:
     return {"_id": pipeline.name, "revision": uuid.uuid4().hex, "definition": definition}
 
 
-def _checked(document: _Document, place: str) -> tuple[Pipeline | None, list[str]]:
-    """The pipeline of a document, or what is wrong with it."""
-    name, definition = document.get("_id"), document.get("definition")
-    problems = []
-    for key in sorted(document.keys() - {*_FIELDS}):
-        near = nearest(key, _FIELDS)
-        problems.append(f"{place}: no field {key}{near and f'; did you mean {near}?'}")
-    if not isinstance(definition, dict):
-        kind = type(definition).__name__
-        return None, [*problems, f"{place}: definition: expected options of a pipeline, found {kind}"]
-    # By hand the name may be left out: it stands beside.
-    definition = {"name": name, **definition}
-    if definition["name"] != name:
-        return None, [*problems, f"{place}: name = {definition['name']!r}: expected the same as _id"]
-    tidy(Pipeline, definition)
-    try:
-        pipeline = Pipeline.model_validate(definition)
-    except ValidationError as exc:
-        return None, [*problems, *wrong(exc, Pipeline, lambda path: place)]
-    return (None if problems else pipeline), problems
-
-
 def _version(document: _Document) -> str:
-    content = {key: document.get(key) for key in _FIELDS}
+    content = {key: document.get(key) for key in FIELDS}
     return xxhash.xxh3_128_hexdigest(bson.encode(content))
 
 

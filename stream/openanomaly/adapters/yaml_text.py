@@ -96,12 +96,15 @@ def _written(definition: dict[str, Any], flow: bool, column: int, text: str) -> 
     return newline.join(line if i == 0 else " " * column + line for i, line in enumerate(lines))
 
 
+_BREAKS = frozenset("\n\r\x85\u2028\u2029")
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes every text on one line, so that lines can be indented and nothing else."""
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = '"' if len(value.splitlines()) > 1 or value.endswith("\n") else None
+    style = '"' if set(value) & _BREAKS else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

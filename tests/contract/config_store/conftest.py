@@ -1,6 +1,5 @@
 """The places of definitions that every store must do the same with."""
 
-import gc
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,4 +41,3 @@ def _mongo(server: mongo.Server) -> Iterator[Mongo]:
     client: MongoClient[dict[str, Any]] = MongoClient(server.url())
     with relay(server.port) as network, client:
         yield Mongo(network, client, f"t{uuid.uuid4().hex[:10]}")
-    gc.collect()  # here, where `leaks` holds

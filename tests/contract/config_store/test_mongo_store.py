@@ -8,15 +8,13 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from contract.config_store.places import POLL_S, Mongo, in_loop, leaks, names, opened, watched
+from contract.config_store.places import POLL_S, Mongo, in_loop, names, opened, watched
 from openanomaly.adapters.stores import make_store
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.errors import ConfigError, PipelineChangedError, StoreUnavailableError
 from parts import mongo
 from parts.part import free_port
 from waiting import until
-
-pytestmark = leaks
 
 
 def keep(place: Mongo, document: dict[str, Any]) -> None:
