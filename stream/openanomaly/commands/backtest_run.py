@@ -165,7 +165,7 @@ def _run(options: argparse.Namespace, job: _Job) -> int:
                 progress.at(steps.done)
     finally:
         progress.close()
-    seconds = time.monotonic() - began_s
+    seconds = max(time.monotonic() - began_s, 1e-3)
     outcome = summary.finish()
     figures = _figures(summary, test, names, outcome, seconds)
     if options.report is not None:
@@ -214,7 +214,7 @@ def _figures(
         "episodes": sum(s.episode_count for s in each),
         "forecasts": test.forecasts.forecast,
         "seconds": round(seconds, 3),
-        "series_steps_per_s": round(steps / seconds) if seconds > 0 else None,
+        "series_steps_per_s": round(steps / seconds),
         "worst": [
             {"series": names[i], "max_score": round(each[i].max_score, 4)}
             for i in summary.worst(_WORST)
@@ -238,7 +238,7 @@ def _text(figures: dict[str, Any], names: Sequence[str], summary: Summary) -> st
         lines.append(f"{f['not_selected']} series are not selected by the pipeline.")
     for i in summary.worst(_WORST):
         if summary.series[i].episodes:
-            worst = max(summary.series[i].episodes, key=lambda e: e.peak)
+            worst = max(summary.series[i].episodes, key=lambda e: (e.peak, e.start_ms))
             why = Reason(worst.reason).text
             lines.append(f"  {worst.peak:5.2f}  {report.clock(worst.start_ms)}  {names[i]}: {why}")
     if "labels" in f:

@@ -1,4 +1,4 @@
-"""Backtests over a real VictoriaMetrics: of queries as pull mode asks them, of stored samples as the stream."""
+"""Backtests over a real VictoriaMetrics: queries as in pull mode, stored samples as in the stream."""
 
 import json
 import threading

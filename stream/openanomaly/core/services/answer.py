@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Answerer:
         self.error = ""
         requests = [Request.of(frame, len(LEVELS), lambda _: None) for frame in frames]
         for (model, horizon, length), parts in self._groups(requests).items():
-            for batch in _batches(parts, lambda model=model: self._sizes[model]):  # type: ignore[misc]
+            for batch in _batches(parts, partial(self._sizes.__getitem__, model)):
                 self._run(model, horizon, length, batch)
         return [_packed(request) for request in requests if request.ok.any()]
 

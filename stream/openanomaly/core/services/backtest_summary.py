@@ -121,8 +121,9 @@ class Summary:
         if self._kept:
             self._kept[i].append((steps.end_ms[at] - self.step_ms, score))
         if is_scored.any():
-            peak = int(np.nanargmax(score))
-            if score[peak] > summary.max_score:
+            # The last of several that are equal: by then most is known of the series.
+            peak = len(score) - 1 - int(np.nanargmax(score[::-1]))
+            if score[peak] >= summary.max_score:
                 summary.max_score = float(score[peak])
                 if self._curves["score"].size:
                     near = slice(at.start + max(0, peak - AROUND), min(at.stop, at.start + peak + AROUND))
@@ -168,8 +169,7 @@ class Summary:
         ):
             ufunc = np.fmin if least else np.fmax
             flat = self._curves[name].reshape(-1)
-            with np.errstate(over="ignore"):
-                flat[at] = ufunc(flat[at], ufunc.reduceat(source, first).astype(np.float32))
+            flat[at] = ufunc(flat[at], _singles(ufunc.reduceat(source, first)))
 
     def curve(self, i: int) -> Curve:
         """The whole recording of series `i`, in a few hundred points; those without a step are left out."""
@@ -206,8 +206,13 @@ class Summary:
 
 def _closeup(steps: ScoredSteps, at: slice, stamp: NDArray[np.int64]) -> Curve:
     judged = steps.judged
-    with np.errstate(over="ignore"):
-        value, expected, lower, upper = (
-            x[at].astype(np.float32) for x in (steps.value, steps.expected, judged.lower, judged.upper)
-        )
+    value, expected, lower, upper = (
+        _singles(x[at]) for x in (steps.value, steps.expected, judged.lower, judged.upper)
+    )
     return Curve(stamp.copy(), value, value, expected, lower, upper, judged.score[at].copy())
+
+
+def _singles(values: NDArray[np.floating]) -> F32:
+    """To be drawn: what is beyond float32 is at its end."""
+    singles: F32 = np.clip(values, -3e38, 3e38).astype(np.float32)
+    return singles
