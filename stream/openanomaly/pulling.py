@@ -182,9 +182,8 @@ class PullProcess:
         await stop.wait()
         log.info("stopping")
         self._is_stopping = True
-        await self.web.stop()
         self._client.close()
-        is_over = await asyncio.to_thread(self._scheduler.stop, _STOP_S)
+        is_over, _ = await asyncio.gather(asyncio.to_thread(self._scheduler.stop, _STOP_S), self.web.stop())
         if is_over:
             self._states.close()
         else:

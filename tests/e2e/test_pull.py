@@ -137,7 +137,9 @@ def test_every_step_is_scored_once_also_over_a_crash_and_beside_a_query_that_fai
         missed_ms = max(before) + 5 * STEP_MS
         wait_until(lambda: time.time() * 1000 > missed_ms, "steps that are missed")
         product.start()
-        product.wait_until(lambda: max(steps(victoria_metrics)) > missed_ms + 5 * STEP_MS, "scores again")
+        product.wait_until(
+            lambda: max(steps(victoria_metrics), default=0) > missed_ms + 5 * STEP_MS, "scores again"
+        )
         product.wait_until(lambda: len(steps(victoria_metrics, "all")) > 12, "a sum without labels")
         metrics = product.metrics()
         assert metrics['openanomaly_pull_runs_total{outcome="refused",pipeline="broken"}'] >= 1
@@ -169,7 +171,7 @@ def test_scores_wait_for_a_target_that_is_away(
         product.wait_until(lambda: product.total("openanomaly_pull_scores_pending") == 0, "written")
         product.wait_until(lambda: balance(product) == 0, "the counts of scores to add up")
         came_back_ms = int(time.time() * 1000)
-        product.wait_until(lambda: max(steps(victoria_metrics)) > came_back_ms, "scores again")
+        product.wait_until(lambda: max(steps(victoria_metrics), default=0) > came_back_ms, "scores again")
     assert_complete(source, victoria_metrics)
 
 

@@ -81,6 +81,7 @@ class PulledPipeline:
         self._floor_ms = 0
         self._frames: list[ScoreFrame] = []
         self._counted: Counter[str] = Counter()
+        self._warned: tuple[str, ...] = ()
 
     @property
     def pending(self) -> int:
@@ -178,7 +179,9 @@ class PulledPipeline:
             report.error = str(exc)
             return False
         for warning in samples.warnings:
-            log.warning("pipeline %s: %s says: %s", self.pipeline.name, self._client.shown, warning)
+            if warning not in self._warned:  # the same at every step is told once
+                log.warning("pipeline %s: %s says: %s", self.pipeline.name, self._client.shown, warning)
+        self._warned = samples.warnings
         with self._turn:
             frames = self._score(scoring, samples, last_ms, now_ms, emit)
         self.done_ms = last_ms
