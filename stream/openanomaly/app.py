@@ -295,7 +295,7 @@ class Process:
         self._stops.append(worker.stop)
         self.running.tell(at_once(worker.prepare))
         self.admin.report("window", worker.status)
-        self.admin.explain(worker.explain)
+        self.admin.explain(worker.explain, worker.count)
         self.health.ready["window"] = lambda: None if worker.is_recovered else "windows are recovering"
 
     def _add_inference(self) -> None:

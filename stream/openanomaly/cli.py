@@ -49,8 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return backtest.main(options)
         settings = _settings(options)
         if options.dry_run:
-            return _dry_run(options.command, definitions.filled(settings))
+            return _dry_run(options.command, settings)
         set_up_logging(settings.log.format, settings.log.level)
+        if options.command == "api":
+            return int(_api().main(settings))
         if options.command == "run" and not options.worker:
             return _supervise(arguments)
         settings = definitions.filled(settings, wait=True)
@@ -77,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "window": "keep windows, score steps",
         "inference": "forecast",
         "sink": "write scores to the target",
+        "api": "define, check and try pipelines over HTTP",
         "pull": "ask a database instead of being pushed to, score the answers, write the scores",
     }
     for name, text in texts.items():
@@ -180,7 +183,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     flags = flags_of(options.set)
     named = {
         "broker.url": options.broker,
-        "web.listen": options.listen,
+        "api.listen" if options.command == "api" else "web.listen": options.listen,
         "sink.url": options.write_to,
         "log.format": options.log_format,
         "log.level": options.log_level,
@@ -211,9 +214,23 @@ def _pulling() -> Any:
     return pulling
 
 
+def _api() -> Any:
+    try:
+        from openanomaly.api import app  # what it needs is an extra
+    except ModuleNotFoundError as exc:
+        if exc.name not in ("fastapi", "starlette", "uvicorn"):
+            raise
+        raise ConfigError(f"the API needs {exc.name}: pip install 'openanomaly[api]'") from exc
+    return app
+
+
 def _dry_run(command: str, settings: Settings) -> int:
+    if command != "api":
+        settings = definitions.filled(settings)
     if command == "pull":
         starts = _pulling().check(settings)
+    elif command == "api":
+        starts = _api().check(settings)
     else:
         from openanomaly.app import check
 

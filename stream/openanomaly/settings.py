@@ -35,6 +35,13 @@ def _without_secrets(url: str) -> str:
     return re.sub(r"//[^/]*@", "//**********@", url)
 
 
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
+        raise ValueError(f"expected HOST:PORT or :PORT with a port up to 65535, found {value!r}")
+    return value
+
+
 def _http_address(value: str | None, example: str) -> str | None:
     if value is not None:
         parts = urlsplit(value)
@@ -93,13 +100,7 @@ class WebSettings(Options):
     admin_auth: AuthSettings = AuthSettings()
     """For the admin API; where it is not set, `auth` holds, and without that only loopback is served."""
 
-    @field_validator("listen")
-    @classmethod
-    def _address(cls, value: str) -> str:
-        host, colon, port = value.rpartition(":")
-        if not colon or not port.isdigit() or int(port) > 65535 or (":" in host and not host.startswith("[")):
-            raise ValueError(f"expected HOST:PORT or :PORT with a port up to 65535, found {value!r}")
-        return value
+    _is_address = field_validator("listen")(_address)
 
 
 class BrokerSettings(Options):
@@ -371,6 +372,50 @@ class StatusSettings(Options):
     """How far back scores are read at the start, so that the page is not empty after a restart."""
 
 
+class ApiSettings(Options):
+    listen: str = ":9202"
+    """Address of the API, as HOST:PORT; no host is every one."""
+    tls: TlsServerSettings = TlsServerSettings()
+    """Certificates of the port."""
+    auth: AuthSettings = AuthSettings()
+    """For all but probes and metrics; where it is not set, only loopback is served."""
+    body_limit_bytes: Annotated[int, Field(ge=1024)] = 256 << 10
+    """Largest request body with a pipeline."""
+    page_limit: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    """Most pipelines of a page."""
+    admin_url: str | None = None
+    """Web server of a running process with windows, http://HOST:PORT: dry runs ask it for its series."""
+    admin_token: Secret | None = None
+    """Bearer token that we show to it."""
+    admin_token_file: str | None = None
+    """The same from a file, read again when it changes."""
+    admin_ca_file: str | None = None
+    """PEM authorities of it; those of the system without it."""
+    preview_body_limit_bytes: Annotated[int, Field(ge=1024)] = 32 << 20
+    """Largest request body with recorded samples."""
+    preview_samples_limit: Annotated[int, Field(ge=1)] = 2_000_000
+    """Most samples of a preview."""
+    preview_series_limit: Annotated[int, Field(ge=1)] = 1000
+    """Most series of a preview."""
+    preview_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """Longest work of a preview."""
+    preview_models: tuple[str, ...] = ()
+    """Models that previews load besides the built-in ones, as pipelines name them."""
+    previews: Annotated[int, Field(ge=1, le=64)] = 1
+    """Previews at the same time; beyond it 503 with Retry-After."""
+
+    _is_address = field_validator("listen")(_address)
+
+    @field_validator("admin_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        return _http_address(value, "http://HOST:PORT")
+
+    @field_serializer("admin_url")
+    def _shown(self, value: str | None) -> str | None:
+        return value and _without_secrets(value)
+
+
 class LogSettings(Options):
     format: Literal["text", "json"] = "text"
     """Lines for people, or one JSON object a line."""
@@ -421,6 +466,8 @@ class Settings(Options):
     """The past of new series."""
     status: StatusSettings = StatusSettings()
     """The status page of the sink role."""
+    api: ApiSettings = ApiSettings()
+    """The API of pipelines (`openanomaly api`)."""
     log: LogSettings = LogSettings()
     """What the process tells."""
     store: StoreSettings = StoreSettings()

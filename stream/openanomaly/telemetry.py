@@ -582,6 +582,30 @@ class _ExpiredCollector(Collector):
         yield family
 
 
+class ApiMetrics:
+    """What callers of the API asked for."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "openanomaly_api_requests_total",
+            "Requests by path and status.",
+            ["path", "code"],
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "openanomaly_api_request_seconds",
+            "Time until a request is answered.",
+            ["path"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.previews = Counter(
+            "openanomaly_api_previews_total", "Previews by their end.", ["outcome"], registry=registry
+        )
+        for outcome in ("done", "failed", "left", "refused"):
+            self.previews.labels(outcome)
+
+
 class Telemetry:
     """The metrics of one process."""
 
@@ -596,6 +620,7 @@ class Telemetry:
         self.lag = LagMetrics(self.registry)
         self.reload = ReloadMetrics(self.registry)
         self.backfill = BackfillMetrics(self.registry)
+        self.api = ApiMetrics(self.registry)
         self.pull = PullMetrics(self.registry)
         self.is_ready = Gauge(
             "openanomaly_ready", "1 while the process is ready, by role.", ["role"], registry=self.registry

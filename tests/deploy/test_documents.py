@@ -13,7 +13,7 @@ from openanomaly.settings_sources import load
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md", "CONTRIBUTING.md", "bench/README.md", "tests/golden/README.md",
-    "docs/configuration.md", "docs/pipeline-stores.md",
+    "docs/api.md", "docs/configuration.md", "docs/pipeline-stores.md",
 ]  # fmt: skip
 
 

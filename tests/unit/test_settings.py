@@ -138,6 +138,11 @@ def test_no_secret_is_shown() -> None:
             "admin_auth": {"bearer_token": "hunter2", "username": "a", "password": "hunter2"},
         },
         "broker": {"sasl_password": "hunter2"},
+        "api": {
+            "auth": {"bearer_token": "hunter2", "username": "a", "password": "hunter2"},
+            "admin_url": "https://me:hunter2@a.example",
+            "admin_token": "hunter2",
+        },
         **{
             group: {
                 "url": "https://me:hunter2@a.example/write",

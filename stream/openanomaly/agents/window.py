@@ -27,7 +27,7 @@ from openanomaly.broker.ring_store import changelog_table, send_changelog
 from openanomaly.broker.topics import Topics
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.pipelines.selector import Selector
-from openanomaly.core.windows.explain import explain
+from openanomaly.core.windows.explain import count, explain
 from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.partition import Budget, Output, Partition
 from openanomaly.core.windows.plan import BlockPlan, plan, ring_retention_s
@@ -375,6 +375,21 @@ class WindowWorker:
                     out += found
                     await asyncio.sleep(0)  # the receiver may answer on the same loop
         return out
+
+    async def count(self, selector: str) -> dict[str, int]:
+        """How many series a selector chooses, of those in the partitions of this worker."""
+        parsed = Selector.parse(selector)
+        series = 0
+        held = [partition for partition in self.partitions.values() if partition.is_started]
+        for partition in held:
+            for found in count(partition, parsed):
+                series += found
+                await asyncio.sleep(0)  # as above
+        return {
+            "series": series,
+            "partitions": len(held),
+            "partitions_of_all": self._topics.samples.partitions,
+        }
 
     # -- where lanes write (window_lane.Writer) --------------------------------------------------
 

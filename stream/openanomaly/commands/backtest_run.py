@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from openanomaly.adapters.engines import make_engines
-from openanomaly.adapters.recordings import files, labels, naming
+from openanomaly.adapters.recordings import database, files, labels, naming
 from openanomaly.adapters.recordings.scores import ScoreFile
 from openanomaly.adapters.recordings.times import Style
-from openanomaly.commands import backtest_database as database
 from openanomaly.commands import backtest_pipeline as pipelines
 from openanomaly.commands import backtest_report as report
 from openanomaly.commands.progress import Progress
@@ -85,7 +84,7 @@ def _job(options: argparse.Namespace) -> _Job:
     if not is_step_known:
         given["step_s"] = infer_step_ms(recording.series) / 1000
     if base is not None and base.query is not None:
-        base = database.pulled(base)
+        base = base.scored
     pipeline = pipelines.with_options(base or Pipeline(name="backtest"), given, options.set)
     return _Job(str(options.input), recording, pipeline, style)
 
@@ -111,7 +110,7 @@ def _of_database(
             recording = database.stored(client, pipeline.selector, options.start, end_ms, _tell)
             return _Job(pipeline.selector, recording, pipeline, "iso")
         found = database.query(client, pipeline.query, options.start, end_ms, pipeline.step_ms, _tell)
-        return _Job(pipeline.query, found, database.pulled(pipeline), "iso", by_end=True)
+        return _Job(pipeline.query, found, pipeline.scored, "iso", by_end=True)
     finally:
         client.close()
 

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hmac
 import ipaddress
+from collections.abc import Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from openanomaly.errors import ConfigError
 from openanomaly.settings import AuthSettings, WebSettings
 
 ADMIN = "/api/v1/admin/"
-_OPEN = ("/-/healthy", "/-/ready", "/metrics")
+OPEN = ("/-/healthy", "/-/ready", "/metrics")
 """Probes and scrapes carry no credentials; none of these tells of series or accepts anything."""
 
 
@@ -100,13 +101,13 @@ def middleware(settings: WebSettings) -> object:
 
     @web.middleware
     async def authenticate(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in _OPEN:
+        if request.path in OPEN:
             return await handler(request)
         is_admin = request.path.startswith(ADMIN)
         credentials = admins if is_admin else callers
         if not credentials.accepts(request.headers.get("Authorization")):
             raise web.HTTPUnauthorized(text="authentication required\n", headers=credentials.wanted)
-        if is_admin and not credentials.is_set and not _is_local(request):
+        if is_admin and not credentials.is_set and not is_local(request.remote, request.headers):
             raise web.HTTPForbidden(
                 text="the admin API answers this machine only until web.admin_auth or web.auth is set\n"
             )
@@ -115,12 +116,15 @@ def middleware(settings: WebSettings) -> object:
     return authenticate
 
 
-def _is_local(request: web.Request) -> bool:
-    """Whether the caller is on this machine itself, and not behind a proxy that is."""
-    if "Forwarded" in request.headers or "X-Forwarded-For" in request.headers:
+def is_local(remote: str | None, headers: Mapping[str, str]) -> bool:
+    """Whether the caller at the address `remote` is on this machine itself, and not behind a proxy that is.
+
+    Names of `headers` are compared without regard to case.
+    """
+    if "Forwarded" in headers or "X-Forwarded-For" in headers:
         return False
     try:
-        address = ipaddress.ip_address(request.remote or "")
+        address = ipaddress.ip_address(remote or "")
     except ValueError:
         return False
     mapped = getattr(address, "ipv4_mapped", None)

@@ -111,8 +111,8 @@ def _probe(reasons: Mapping[str, str]) -> web.Response:
     )
 
 
-def tls_context(settings: TlsServerSettings) -> ssl.SSLContext | None:
-    """The server's side of TLS, or None for plain HTTP.
+def tls_context(settings: TlsServerSettings, group: str = "web.tls") -> ssl.SSLContext | None:
+    """The server's side of TLS, or None for plain HTTP. `group` names the settings in errors.
 
     Raises:
         ConfigError: a file cannot be read, or is not what it should be.
@@ -125,11 +125,11 @@ def tls_context(settings: TlsServerSettings) -> ssl.SSLContext | None:
         # Without a password OpenSSL would ask the terminal for that of an encrypted key, and wait.
         context.load_cert_chain(settings.cert_file, settings.key_file, password="")
     except (OSError, ssl.SSLError) as exc:
-        raise ConfigError(f"cannot load web.tls.cert_file {settings.cert_file} with its key: {exc}") from exc
+        raise ConfigError(f"cannot load {group}.cert_file {settings.cert_file} with its key: {exc}") from exc
     if settings.client_ca_file is not None:
         try:
             context.load_verify_locations(settings.client_ca_file)
         except (OSError, ssl.SSLError) as exc:
-            raise ConfigError(f"cannot load web.tls.client_ca_file {settings.client_ca_file}: {exc}") from exc
+            raise ConfigError(f"cannot load {group}.client_ca_file {settings.client_ca_file}: {exc}") from exc
         context.verify_mode = ssl.CERT_REQUIRED
     return context

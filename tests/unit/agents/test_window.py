@@ -177,6 +177,17 @@ def test_as_many_series_are_told_of_as_are_asked_for(worker: WindowWorker) -> No
     assert [int(series["labels"]["__name__"][1:]) for series in found] == list(range(5, 455, 10))
 
 
+def test_series_are_counted_once_however_many_windows_they_are_in(worker: WindowWorker) -> None:
+    """All of them, beyond what is told of at once; those of partitions that are not ours are not known."""
+    held = worker.partitions[0] = drive.partition(drive.pipeline(), drive.pipeline("slow", step_s=60))
+    held.put(drive.frame([(f"m{i}", 1000, 1.0) for i in range(600)]), 0, 1000)
+    assert held.series == 1200
+    asked = {'{__name__=~"m.*5"}': 60, "m7": 1, '{__name__=~"m.+"}': 600, "none": 0}
+    for selector, series in asked.items():
+        answer = asyncio.run(worker.count(selector))
+        assert answer == {"series": series, "partitions": 1, "partitions_of_all": 2}
+
+
 class Broker:
     """Takes records when it is told to."""
 

@@ -24,6 +24,11 @@ async def explain(selector: str) -> list[dict[str, Any]]:
     return [{"selector": str(Selector.parse(selector).text)}]
 
 
+async def count(selector: str) -> dict[str, int]:
+    Selector.parse(selector)
+    return {"series": 3, "partitions": 1, "partitions_of_all": 2}
+
+
 def ask(path: str, *, method: str = "GET", body: str = "", with_windows: bool = True) -> tuple[int, Any]:
     """Status and answer, as JSON if it is."""
 
@@ -34,7 +39,7 @@ def ask(path: str, *, method: str = "GET", body: str = "", with_windows: bool = 
         )
         admin.report("sink", lambda: {"up": True})
         if with_windows:
-            admin.explain(explain)
+            admin.explain(explain, count)
         admin.register(server)
         async with (
             TestClient(TestServer(server.app)) as client,
@@ -61,6 +66,7 @@ def test_pipelines_and_settings_are_shown_without_secrets() -> None:
 
 def test_series_are_looked_up_by_selector() -> None:
     assert ask("series?match=up%7Bjob%3D%22a%22%7D") == (200, [{"selector": 'up{job="a"}'}])
+    assert ask("series/count?match=up") == (200, {"series": 3, "partitions": 1, "partitions_of_all": 2})
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,8 @@ def test_series_are_looked_up_by_selector() -> None:
             "parameter match: cannot parse the regular expression",
         ),
         ("series?match=up", False, 404, "keeps no windows"),
+        ("series/count?match=up", False, 404, "keeps no windows"),
+        ("series/count?match=%7B", True, 400, "parameter match: cannot parse selector '{'"),
         ("no-such-thing", True, 404, "Not Found"),
     ],
 )

@@ -1,6 +1,7 @@
 """CSV in and out: separated by commas, semicolons or tabs, with a header or without."""
 
 import csv
+import io
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -33,6 +34,16 @@ def read(path: Path, builder: RecordingBuilder) -> Style:
         raise ConfigError(f"cannot read {path}: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise ConfigError(f"cannot read {path}: it is not UTF-8") from exc
+
+
+def read_text(text: str, name: str, builder: RecordingBuilder) -> Style:
+    """The same for the text of a file, called `name` in errors.
+
+    Raises:
+        ConfigError: it cannot be read; the message has name, line and value.
+    """
+    path = Path(name)
+    return _read(path, _rows(path, io.StringIO(text, newline="")), builder)
 
 
 def table(path: Path) -> tuple[list[str] | None, list[Row]]:

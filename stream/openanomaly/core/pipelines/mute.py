@@ -1,5 +1,6 @@
 """Calendar windows in which a pipeline raises no alarm."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, time
 from enum import IntEnum
@@ -8,13 +9,14 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from openanomaly.core.pipelines.options import Options
+from openanomaly.core.pipelines.options import FROM_JSON, Options
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MIDNIGHT = time(0)
+CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9])?$"
 
 
 class Muted(IntEnum):
@@ -36,16 +38,18 @@ class MuteWindow(Options):
     """Time of the clock at which it begins, as HH:MM."""
     end: time = _MIDNIGHT
     """Not included; the same as `start` is a whole day."""
-    timezone: str = "UTC"
+    timezone: Annotated[str, Field(json_schema_extra={"format": "time-zone"})] = "UTC"
     """Name in the time zone database: hours follow its daylight saving."""
     learn: bool = True
     """False: what happens in the window is no part of normal life, a backup for one."""
 
     @field_validator("start", "end", mode="before")
     @classmethod
-    def _is_clock(cls, value: Any) -> Any:
-        # YAML 1.1 reads 22:00 without quotes as a number in base 60, and 09:00 as text.
-        if isinstance(value, int | float):
+    def _is_clock(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, str) and re.fullmatch(CLOCK[1:-1], value, re.ASCII):
+            return time.fromisoformat(value)
+        # YAML 1.1 reads 22:00 without quotes as a number in base 60, and 09:00 as text. JSON does not.
+        if isinstance(value, int | float) and info.context is not FROM_JSON:
             minutes = value / 60 if value >= 3600 else value  # HH:MM:SS begins at 1:00:00
             if not 0 <= minutes < 24 * 60 or minutes != int(minutes):
                 raise ValueError(f"expected HH:MM, found {value}")

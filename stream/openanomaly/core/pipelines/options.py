@@ -1,12 +1,15 @@
 """What all groups of options have in common, and labels that they may name."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _OURS = ("for", "pipeline")
+
+FROM_JSON: Final = {"from": "json"}
+"""Context of a validation whose input was JSON: what is made up for in YAML is an error there."""
 
 
 class Options(BaseModel):
@@ -19,7 +22,7 @@ class Options(BaseModel):
     def _no_word_that_yaml_took_for_a_truth(cls, value: Any, info: ValidationInfo) -> Any:
         # `yes` and `off` are booleans in YAML, and pydantic would take true for the number 1.
         is_truth = info.field_name is not None and cls.model_fields[info.field_name].annotation is bool
-        if isinstance(value, bool) and not is_truth:
+        if isinstance(value, bool) and not is_truth and info.context is not FROM_JSON:
             raise ValueError(f"found {str(value).lower()}, as YAML reads yes, no, on and off; quote a word")
         return value
 

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import xxhash
 from pydantic import (
     AfterValidator,
     AllowInfNan,
+    BeforeValidator,
     Field,
     WithJsonSchema,
     field_serializer,
@@ -23,8 +24,18 @@ from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
 
-_Limit = Annotated[float, AllowInfNan(True)]
+
+def _unlimited(value: Any) -> Any:
+    return float(value) if isinstance(value, str) and value in ("inf", "-inf") else value
+
+
+_Limit = Annotated[
+    float,
+    AllowInfNan(True),
+    BeforeValidator(_unlimited, json_schema_input_type=float | Literal["inf", "-inf"]),  # JSON has none
+]
 _Channel = Annotated[str, WithJsonSchema({"type": "string", "enum": list(CHANNELS)})]
+EVERYTHING = '{__name__=~".*"}'
 DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
 
 
@@ -47,11 +58,11 @@ class ScoreOptions(Options):
     """Steps of a block: one incident each."""
     memory: Annotated[int, Field(ge=2, le=60_000)] = 112
     """Blocks after which an extreme is forgotten."""
-    warmup: Annotated[int, Field(ge=1)] = 144
+    warmup: Annotated[int, Field(ge=1, le=10_000_000)] = 144
     """Steps of a new series without a score."""
     alert_score: Annotated[float, Field(gt=0, lt=combinations.LARGEST_SCORE)] = 1.0
     """Score above which an episode begins; no score is above 10."""
-    quiet: Annotated[int, Field(ge=1)] = 24
+    quiet: Annotated[int, Field(ge=1, le=10_000_000)] = 24
     """Steps without an alarm that end an episode."""
     channels: Annotated[tuple[_Channel, ...], Field(min_length=1)] | None = None
     """Names of the channels that may speak; all of them by default."""
@@ -88,10 +99,10 @@ class Pipeline(Options):
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,64}$")]
     """The label `pipeline` of its scores."""
-    selector: str = DEFAULT_SELECTOR
+    selector: Annotated[str, Field(json_schema_extra={"format": "promql-selector"})] = DEFAULT_SELECTOR
     """PromQL series selector."""
-    query: Annotated[str, Field(min_length=1, max_length=65_536)] | None = None
-    """Pull mode: a PromQL query, whose result is watched in place of what `selector` selects."""
+    query: Annotated[str, Field(max_length=65_536, json_schema_extra={"format": "promql"})] | None = None
+    """PromQL that pull mode asks at every step, in the place of `selector`; the stream leaves it out."""
     transform: Literal["auto", "none", "rate"] = "auto"
     """`auto`: counters become rates, by metadata or by `_total`, `_count`, `_sum`, `_bucket`."""
     aggregate: Literal["mean", "last", "min", "max", "sum", "count"] = "mean"
@@ -102,13 +113,13 @@ class Pipeline(Options):
     """How long after its end a step waits for samples that are late."""
     context: Annotated[int, Field(ge=64, le=8192)] = 512
     """Steps that a model sees, and that windows keep."""
-    min_context: Annotated[int, Field(ge=2)] = 64
+    min_context: Annotated[int, Field(ge=2, le=8192)] = 64
     """Values in a context from which on it is forecast."""
     horizon: Annotated[int, Field(ge=1, le=1024)] = 64
     """Steps that a forecast reaches ahead."""
     forecast_every: Annotated[int, Field(ge=1, le=1024)] = 16
     """Steps from one forecast of a series to the next."""
-    model: Annotated[str, AfterValidator(check_model)] = "auto"
+    model: Annotated[str, AfterValidator(check_model), Field(json_schema_extra={"format": "model"})] = "auto"
     """`auto`: the built-in one; or `statistical`, FILE.onnx, a checkpoint's folder or its name on the hub."""
     score: ScoreOptions = ScoreOptions()
     """How steps are judged."""
@@ -146,6 +157,14 @@ class Pipeline(Options):
     @property
     def step_ms(self) -> int:
         return round(self.step_s * 1000)
+
+    @property
+    def scored(self) -> "Pipeline":
+        """The pipeline that scores what a query gives: one value a step, which the query chose."""
+        if self.query is None:
+            return self
+        watched = {"query": None, "selector": EVERYTHING, "transform": "none", "aggregate": "last"}
+        return self.model_copy(update=watched)
 
     @property
     def window(self) -> "WindowSpec":

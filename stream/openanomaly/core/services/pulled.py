@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 _NAMELESS = encode_labels((("", ""),))
 """Stands for no labels at all, as of `sum(x)`: an empty block would mean that labels are not known."""
 _NAMELESS_ID = np.frombuffer(series_id(_NAMELESS), "<u8")
-_EVERYTHING = '{__name__=~".*"}'
 _PIECE_SAMPLES = 2_000_000
 _IDLE_STEPS = 10
 
@@ -65,9 +64,7 @@ class PulledPipeline:
         self.query = pipeline.query
         self._client = client
         self._store = store
-        # One value a step, chosen by the query.
-        watched = {"query": None, "selector": _EVERYTHING, "transform": "none", "aggregate": "last"}
-        self._scored = pipeline.model_copy(update=watched)
+        self._scored = pipeline.scored
         self._make_scoring = make_scoring
         self._turn = turn
         self._options = options

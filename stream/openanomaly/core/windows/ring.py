@@ -52,6 +52,11 @@ class Ring:
     def data(self) -> NDArray[np.float32]:
         return self._columns["data"]
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self._columns.row_bytes
+
     def copy(self, rows: Rows, source: "Ring", of: Rows) -> None:
         """Make `rows` what the rows `of` of a ring of the same length are."""
         self._columns.copy(rows, source._columns, of)

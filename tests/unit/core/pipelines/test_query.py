@@ -15,9 +15,9 @@ QUERY = "sum by (mode) (rate(node_cpu_seconds_total[1m]))"
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"selector": "up"}, "selector='up' and query='sum by .* are both set"),
-        ({"transform": "rate"}, "write rate.* into the query"),
-        ({"query": ""}, "at least 1"),
+        ({"selector": "up"}, "query='sum by .* and selector='up' exclude each other"),
+        ({"transform": "rate"}, r"has to say rate\(\) itself"),
+        ({"query": ""}, "the query is empty"),
     ],
 )
 def test_what_does_not_go_with_a_query(options: dict[str, Any], says: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from openanomaly.adapters.recordings.naming import NAMELESS
-from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.tsdb_client import Samples, TSDBClient
 from openanomaly.core.recording import Recording, RecordingBuilder
 from openanomaly.core.series import Labels, decode_labels
@@ -13,14 +12,7 @@ from openanomaly.errors import AnswerTooLargeError, ConfigError
 
 _RAW_MS = 6 * 3600_000
 """Of stored samples that are asked for at once; less where that is too much."""
-_EVERYTHING = '{__name__=~".*"}'
 Tell = Callable[[str], None]
-
-
-def pulled(pipeline: Pipeline) -> Pipeline:
-    """How answers to a pipeline's query are scored: core/services/pulled.py does the same."""
-    watched = {"query": None, "selector": _EVERYTHING, "transform": "none", "aggregate": "last"}
-    return pipeline.model_copy(update=watched)
 
 
 def query(client: TSDBClient, text: str, start_ms: int, end_ms: int, step_ms: int, tell: Tell) -> Recording:
