@@ -21,16 +21,22 @@ def filled(settings: Settings, *, wait: bool = False) -> Settings:
     """The settings with the pipelines of the store, as they are now.
 
     Args:
-        wait: for a store that cannot be reached. Without pipelines nothing can begin.
+        wait: for a store that cannot be reached, and for its first pipeline.
 
     Raises:
-        ConfigError: a pipeline cannot be used, or the store cannot be reached and is not waited for.
+        ConfigError: a pipeline cannot be used; there is none, or the store cannot be reached, and that is not
+            waited for.
     """
     if settings.store.url is None:
         return settings
     found = asyncio.run(_read(settings, wait=wait))
     if found.problems:
         raise ConfigError("\n".join(found.problems))
+    if not found.pipelines:
+        nothing = f"there is no pipeline in {stores.shown(settings.store.url)}"
+        if not wait:
+            raise ConfigError(f"{nothing}: at least one is needed")
+        log.warning("%s: nothing is watched until there is one", nothing)
     return settings.model_copy(update={"pipelines": found.pipelines})
 
 

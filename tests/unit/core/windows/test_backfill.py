@@ -26,6 +26,7 @@ def samples(names: str, first: int, last: int, seed: int = 1, gaps: float = 0.0)
         rng = np.random.default_rng([seed, ord(name)])
         values = np.round(64 * (5 + rng.normal(0, 1, last))) / 64
         there = rng.random(last) >= gaps
+        there[-1] = True  # who has no sample is not there
         times = [START_MS + i * STEP_MS + 300 for i in range(last)]
         out += [(name, times[i], float(values[i])) for i in range(first, last) if there[i]]
     return out
