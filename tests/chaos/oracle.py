@@ -22,7 +22,7 @@ from openanomaly.core.scoring.blocks import PAGE
 from openanomaly.core.scoring.levels import LEVELS
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows import output
-from openanomaly.core.windows.admission import Budget, admit
+from openanomaly.core.windows.admission import Budget, Refused, admit
 from openanomaly.core.windows.bands import Bands
 from openanomaly.core.windows.block import Block
 from openanomaly.core.windows.plan import BlockPlan, plan
@@ -121,7 +121,7 @@ class _Page:
         self._at = np.arange(rows.stop - rows.start)
         series = SeriesColumn.of(fleet.blocks[rows])
         frame = SampleFrame(series, self._at.astype(np.uint32), *self._samples(0), 0)
-        admit(self._block, [], frame, self._at, Budget(len(self._at)))
+        admit(self._block, [], frame, self._at, Budget(len(self._at)), Refused())
         self._engine = StatisticalAdapter()
         self._frames = 0
 
