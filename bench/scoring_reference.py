@@ -45,6 +45,9 @@ class ReferenceScorer:
         wide = 1 + 2 * self.tolerance + young
         for i, x in enumerate((y, self.mean[0, s], self.mean[1, s])):
             high, low = self._reference(2 * i, s), -self._reference(2 * i + 1, s)
+            apart = (high < low) & np.isfinite(self.top[2 * i, s, 1])
+            high = np.where(apart, self.top[2 * i, s, 0], high)
+            low = np.where(apart, -self.top[2 * i + 1, s, 0], low)
             half = np.maximum((high - low) / 2, jitter)
             best = np.fmax(best, np.abs(x - (high + low) / 2) / (half * wide))
         narrow = 1 + self.tolerance + young
@@ -86,6 +89,8 @@ class ReferenceScorer:
         self.top[:, s] = np.take_along_axis(value, order, 2)
         self.when[:, s] = np.take_along_axis(when, order, 2)
         self.open[:, s] = -np.inf
+        for i, x in enumerate((self.last[s], self.mean[0, s], self.mean[1, s])):
+            self.open[2 * i, s], self.open[2 * i + 1, s] = x, -x
 
 
 def _normal_score(y: F64, q: F64, floor: F64) -> F64:

@@ -85,6 +85,9 @@ class SlowScorer:
         elif self.block is not None and now > self.block and self.age >= o.block:
             for r in self.records():
                 r.file(self.block, now, o.memory)
+            # A block begins with the step before it.
+            for x, (high, low) in zip((self.last, self.m12, self.m48), self.value.values(), strict=True):
+                high.open, low.open = x, -x
         self.block = now
         jitter = 1e-12 + 1e-9 * abs(y)
         told = not math.isnan(band[2])
@@ -128,6 +131,8 @@ class SlowScorer:
         names = ("value", "mean_12", "mean_48")
         for name, x, (high, low) in zip(names, (y, self.m12, self.m48), self.value.values(), strict=True):
             top, bottom = high.reference(), -low.reference()
+            if top < bottom and len(high.filed) >= 2:  # blocks with no value in common
+                top, bottom = max(v for _, v in high.filed), -max(v for _, v in low.filed)
             half = max((top - bottom) / 2, jitter)
             signed[name] = (x - (top + bottom) / 2) / (half * (1 + 2 * o.tolerance + young))
         if self.told >= o.warmup and self.error.reference() > -INF:

@@ -75,7 +75,19 @@ def _file(state: State, rows: Rows, ended: NDArray[np.int64], passed: NDArray[np
     value[0] = np.where(few, np.inf, value[0])
     top[:, :, rows] = value
     when[:, :, rows] = number
-    places(state["open"])[:, rows] = -np.inf
+    _reopen(state, rows)
+
+
+def _reopen(state: State, rows: Rows) -> None:
+    """A block begins with the step before it: where a series goes slowly, it goes on from there.
+
+    An empty one would leave the second largest of what is filed: of a series that climbs, that is a whole
+    block behind, and its next step would be an anomaly at each turn.
+    """
+    fresh, mean = places(state["open"]), places(state["mean"])
+    fresh[:, rows] = -np.inf
+    now = np.stack([state["last"][rows], mean[0, rows], mean[1, rows]])
+    fresh[:3, rows], fresh[3:6, rows] = now, -now
 
 
 def _sort(value: NDArray[np.float32], number: NDArray[np.uint16]) -> None:
@@ -96,7 +108,7 @@ def _exchange(a: NDArray[Any], i: int, swap: NDArray[np.bool_]) -> None:
 
 def _move_origin(state: State, rows: Rows) -> None:
     """Where a level has left its origin so far behind that float32 loses the signal, follow it."""
-    mean, top = places(state["mean"]), places(state["top"])
+    mean, top, fresh = places(state["mean"]), places(state["top"]), places(state["open"])
     level = mean[1, rows]
     far = np.abs(level) > _FAR * mean[3, rows]
     if not far.any():
@@ -105,6 +117,8 @@ def _move_origin(state: State, rows: Rows) -> None:
     state["origin"][rows] += level.astype(np.float64)
     mean[:2, rows] -= level
     state["last"][rows] -= level
+    fresh[0:3, rows] -= level
+    fresh[3:6, rows] += level
     # What was filed knows no more than float32 did: its edges give way by so much.
     doubt = np.abs(level) * _ULP
     top[:, 0:3, rows] += doubt - level

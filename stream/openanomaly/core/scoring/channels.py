@@ -141,6 +141,7 @@ def judge(
 
     reference = np.minimum(m.first, m.open)
     np.maximum(reference, m.second, out=reference)
+    uncross(reference, m.first)
     widening = _look_up(tables.young, m.age)
     sure = _look_up(tables.young, m.told)
 
@@ -178,6 +179,17 @@ def judge(
         _spare(ratio, lower, upper, y, x, m, quantile[MEDIAN], told, options)
     _remember(m, now, told)
     return Verdict(ratio, channel, side, lower, upper, told)
+
+
+def uncross(reference: F32, first: F32) -> None:
+    """Where the lowest high lies below the highest low, two blocks have no value in common, as after a slow
+    trend: the second largest of each side says nothing, and the largest hold. In place."""
+    crossed = reference[:3] + reference[3:6] < 0
+    if crossed.any():
+        with np.errstate(invalid="ignore"):
+            crossed &= np.abs(first[:3] + first[3:6]) < np.inf
+        for side in (slice(3), slice(3, 6)):
+            np.copyto(reference[side], first[side], where=crossed)
 
 
 def _relative(y: NDArray[np.floating], origin: NDArray[np.float64]) -> F32:

@@ -297,3 +297,20 @@ def test_values_beyond_float32_give_numbers() -> None:
 def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ScoreOptions.model_validate(options)
+
+
+def test_a_slow_wave_is_no_anomaly_where_a_block_begins() -> None:
+    """What a series did a step ago is in memory, though the new block has nothing yet."""
+    rng, steps, n = np.random.default_rng(0), 1500, 100
+    t = np.arange(steps)[:, None]
+    wave = rng.uniform(3, 20, n) * np.sin(2 * np.pi * t / rng.uniform(600, 3000, n) + rng.uniform(0, 6, n))
+    y = 50 + wave + rng.normal(0, 1, (steps, n))
+    scorer = Scorer(ScoreOptions())
+    state, absent = scorer.allocate(n), np.full((n, 5), np.nan)
+    high = np.array(
+        [scorer.update(state, slice(0, n), np.full(n, i), y[i], absent).score > 1 for i in range(steps)]
+    )
+    turns = np.arange(288, steps, 144)
+
+    assert high[turns].mean() < 0.03
+    assert high[288].mean() < 0.2, "with two blocks only"

@@ -14,6 +14,7 @@ from openanomaly.core.scoring.compiled.steps import (
     factors_of,
     load,
     refer,
+    refer_range,
     store,
     strip,
 )
@@ -77,6 +78,12 @@ def _run(
         while t < end[i] and bucket[t] < block_end:
             for k in range(LISTS):
                 reference[k, 0] = first[k, 0]
+            for k in range(3):
+                refer_range(
+                    reference[k, :1], second[k, :1], record[k, :1],
+                    reference[k + 3, :1], second[k + 3, :1], record[k + 3, :1],
+                )  # fmt: skip
+            for k in range(6, LISTS):
                 refer(reference[k, :1], second[k, :1], record[k, :1])
             strip(
                 some, bucket[t : t + 1], y[t : t + 1], band[:, t : t + 1], reference, now, means,

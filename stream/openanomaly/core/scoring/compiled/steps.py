@@ -244,6 +244,18 @@ def refer(first: Any, second: Any, record: Any) -> None:
 
 
 @kernels.jit(error_model="numpy")
+def refer_range(
+    first_high: Any, second_high: Any, record_high: Any, first_low: Any, second_low: Any, record_low: Any
+) -> None:
+    """The references of a range into `first_high` and `first_low`; see `uncross` in channels.py."""
+    for i in range(len(first_high)):
+        high = most(least(first_high[i], record_high[i]), second_high[i])
+        low = most(least(first_low[i], record_low[i]), second_low[i])
+        if not (high + low < _ZERO and abs(first_high[i] + first_low[i]) < _INF):
+            first_high[i], first_low[i] = high, low
+
+
+@kernels.jit(error_model="numpy")
 def exceed(record: Any, now: Any) -> None:
     for i in range(len(record)):
         record[i] = fmost(now[i], record[i])
@@ -292,6 +304,12 @@ def _judge(
             load(opened[k], some, record[k])
             load(top[0, k], some, reference[k])
             load(top[1, k], some, now[k])
+        for k in range(3):
+            refer_range(
+                reference[k, :n], now[k, :n], record[k, :n],
+                reference[k + 3, :n], now[k + 3, :n], record[k + 3, :n],
+            )  # fmt: skip
+        for k in range(6, LISTS):
             refer(reference[k, :n], now[k, :n], record[k, :n])
         for k in range(4):
             load(mean[k], some, means[k])
