@@ -112,7 +112,7 @@ def make_client(settings: Settings, metrics: PullMetrics | None = None) -> Prome
         read,
         target_of(sink),
         QueryLimits(pull.points_limit, pull.series_limit, pull.answer_limit_bytes, pull.retries),
-        ScoreEncoder(sink.series, sink.external_labels, {p.name: p.labels for p in settings.pipelines}),
+        ScoreEncoder(sink.series, sink.external_labels, settings.pipelines),
         sink.batch_samples,
         observe,
     )
@@ -172,7 +172,7 @@ class PullProcess:
 
         def change() -> None:
             self._engines.update(engines)
-            self._client.relabel({p.name: p.labels for p in pipelines})
+            self._client.redefine(pipelines)
             self._loop.define(pipelines)
 
         return change

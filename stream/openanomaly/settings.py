@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from openanomaly.adapters import stores
-from openanomaly.core.pipelines.options import AddedLabels, LabelName, Options
+from openanomaly.core.pipelines.options import AddedLabels, LabelName, Options, OutputName
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.errors import ConfigError
 
@@ -267,7 +267,7 @@ class SinkSettings(ServerSettings):
     """`auto`: all up to 20,000 series, episodes beyond."""
     emit_all_limit: Annotated[int, Field(ge=0)] = 20_000
     """Series of all window workers together up to which `auto` emits all scores."""
-    series: tuple[Literal["anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"], ...] = ("anomaly_score",)
+    series: tuple[OutputName, ...] = ("anomaly_score",)
     """What is written of each score; `yhat` and its bounds are the expected value and range."""
     external_labels: AddedLabels = {}
     """Added to every series that is written."""

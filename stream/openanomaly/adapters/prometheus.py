@@ -14,6 +14,7 @@ from openanomaly.adapters.remote_write.client import Target
 from openanomaly.adapters.remote_write.delivery import Delivery, Refusal
 from openanomaly.adapters.remote_write.encode import HEADERS, Encoded, ScoreEncoder, pack
 from openanomaly.core.frames import ScoreFrame
+from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.tsdb_client import Samples, Written
 from openanomaly.errors import (
     AnswerTooLargeError,
@@ -132,9 +133,9 @@ class PrometheusAdapter:
 
     # -- scores --------------------------------------------------------------------------------
 
-    def relabel(self, pipeline_labels: Mapping[str, Mapping[str, str]]) -> None:
-        """Pipelines have other labels from now on."""
-        self._encoder.relabel(pipeline_labels)
+    def redefine(self, pipelines: Sequence[Pipeline]) -> None:
+        """Pipelines have other labels and outputs from now on."""
+        self._encoder.redefine(pipelines)
 
     def write(self, frames: Sequence[ScoreFrame]) -> Written:
         if self._write is None:

@@ -66,7 +66,7 @@ class SinkWorker:
         self._settings = settings
         self._metrics = metrics
         self._dead_letters = dead_letters
-        self._encoder = ScoreEncoder(settings.series, settings.external_labels, _labels(pipelines))
+        self._encoder = ScoreEncoder(settings.series, settings.external_labels, pipelines)
         self._waiting: deque[_Held] = deque()
         self._waiting_samples = 0
         self._writing = 0
@@ -96,8 +96,8 @@ class SinkWorker:
         }
 
     def prepare(self, pipelines: Sequence[Pipeline]) -> Callable[[], None]:
-        """What gives scores the labels of other pipelines."""
-        return partial(self._encoder.relabel, _labels(pipelines))
+        """What gives scores the labels and outputs of other pipelines."""
+        return partial(self._encoder.redefine, pipelines)
 
     async def stop(self) -> None:
         """Write what waits, unless the target is away: its records are not released and come again."""
@@ -241,10 +241,6 @@ def check_target(settings: SinkSettings) -> str | None:
     """
     target = target_of(settings)
     return None if target is None else RemoteWriteClient(target).shown
-
-
-def _labels(pipelines: Sequence[Pipeline]) -> dict[str, dict[str, str]]:
-    return {pipeline.name: pipeline.labels for pipeline in pipelines}
 
 
 def _overlap(refusal: Refusal, start: int, stop: int) -> int:

@@ -17,6 +17,7 @@ from messages import named
 from openanomaly.adapters.prometheus import PrometheusAdapter, QueryLimits
 from openanomaly.adapters.remote_write.client import Target
 from openanomaly.adapters.remote_write.encode import ScoreEncoder, pack
+from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.tsdb_client import Written
 from openanomaly.core.series import encode_labels
 from openanomaly.errors import (
@@ -296,7 +297,9 @@ def test_scores_are_those_that_the_sink_writes(server: Server) -> None:
         score_frame([named("load", host=h) for h in "ab"], score=[0.5, 1.5], pipeline="p"),
         score_frame([()], score=[2.5], pipeline="p"),
     ]
-    encoder = ScoreEncoder(("anomaly_score", "yhat"), {"site": "lab"}, {"p": {"team": "infra"}})
+    encoder = ScoreEncoder(
+        ("anomaly_score", "yhat"), {"site": "lab"}, [Pipeline(name="p", labels={"team": "infra"})]
+    )
     server.rule = lambda asked: Answer(status=204, body=b"")
     target = Target(server.url, **QUICK)
     client = PrometheusAdapter(target, target, encoder=encoder)

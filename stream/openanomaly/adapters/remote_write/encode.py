@@ -5,7 +5,7 @@ what the number is, and `for`, which holds the original name. Its labels never c
 bytes are made once and kept; the rest of a time series is one sample of a fixed size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cramjam
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.frames import ScoreFlag, ScoreFrame
+from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.series import decode_labels, varint
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.stale import STALE
@@ -55,22 +56,23 @@ class ScoreEncoder:
         self,
         series: Sequence[str] = ("anomaly_score",),
         external_labels: Mapping[str, str] | None = None,
-        pipeline_labels: Mapping[str, Mapping[str, str]] | None = None,
+        pipelines: Iterable[Pipeline] = (),
         known: int = _KNOWN,
     ) -> None:
-        """`series` names the outputs; `known` is how many series of a pipeline are remembered."""
+        """`series` names the outputs of pipelines that name none; `known` is how many series of a pipeline
+        are remembered."""
         self._outputs = tuple(series)
         self._external = dict(external_labels or {})
-        self._pipeline_labels = pipeline_labels or {}
         self._known = known
+        self._defined = {p.name: p for p in pipelines}
         self._pipelines: dict[str, _Heads] = {}
 
-    def relabel(self, pipeline_labels: Mapping[str, Mapping[str, str]]) -> None:
-        """Pipelines have other labels from now on."""
+    def redefine(self, pipelines: Iterable[Pipeline]) -> None:
+        """Pipelines have other labels and outputs from now on."""
+        before, self._defined = self._defined, {p.name: p for p in pipelines}
         for name in list(self._pipelines):
-            if pipeline_labels.get(name, {}) != self._pipeline_labels.get(name, {}):
+            if before.get(name) != self._defined.get(name):
                 del self._pipelines[name]
-        self._pipeline_labels = pipeline_labels
 
     def encode(self, frame: ScoreFrame) -> Encoded:
         """The time series of a frame.
@@ -87,10 +89,11 @@ class ScoreEncoder:
         sent = np.flatnonzero((~silent | marker) & is_time)
         skipped = {"silent": int((silent & ~marker).sum())}
         skipped["timestamp"] = len(silent) - sent.size - skipped["silent"]
-        heads = self._heads(frame.pipeline).of(frame.series, frame.row[sent])
+        known_heads = self._heads(frame.pipeline)
+        heads = known_heads.of(frame.series, frame.row[sent])
         parts: list[bytes] = []
         rows = []
-        for output, head in zip(self._outputs, heads, strict=True):
+        for output, head in zip(known_heads.outputs, heads, strict=True):
             value, at = _values(frame, output)[sent], sent
             value[marker[sent]] = STALE
             known = marker[sent] | ~np.isnan(value)
@@ -108,8 +111,11 @@ class ScoreEncoder:
     def _heads(self, pipeline: str) -> "_Heads":
         heads = self._pipelines.get(pipeline)
         if heads is None:
-            labels = {**self._external, **self._pipeline_labels.get(pipeline, {}), "pipeline": pipeline}
-            heads = self._pipelines[pipeline] = _Heads(self._outputs, labels, self._known)
+            defined = self._defined.get(pipeline)
+            own = defined.labels if defined is not None else {}
+            named = defined.output.series if defined is not None else None
+            labels = {**self._external, **own, "pipeline": pipeline}
+            heads = self._pipelines[pipeline] = _Heads(named or self._outputs, labels, self._known)
         return heads
 
 
@@ -117,6 +123,7 @@ class _Heads:
     """What comes before the sample of a time series: for each series of a pipeline and each output."""
 
     def __init__(self, outputs: Sequence[str], labels: Mapping[str, str], limit: int) -> None:
+        self.outputs = tuple(outputs)
         self._names = [_label(b"__name__", output.encode()) for output in outputs]
         self._labels = {n.encode(): _label(n.encode(), v.encode()) for n, v in labels.items() if v}
         self._limit = limit

@@ -1,7 +1,7 @@
 """What all groups of options have in common, and labels that they may name."""
 
 import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
 
@@ -43,6 +43,8 @@ def _added(labels: dict[str, str]) -> dict[str, str]:
 
 
 _NAME_SCHEMA = {"type": "string", "pattern": f"^{_LABEL_NAME.pattern}$", "not": {"enum": ["__name__"]}}
+OutputName = Literal["anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"]
+"""A time series that we write of each score."""
 LabelName = Annotated[str, AfterValidator(_name), WithJsonSchema(_NAME_SCHEMA)]
 AddedLabels = Annotated[
     dict[str, str],

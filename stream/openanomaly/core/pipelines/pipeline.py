@@ -19,7 +19,7 @@ from pydantic import (
 from openanomaly.core.pipelines import combinations
 from openanomaly.core.pipelines.models import check_model
 from openanomaly.core.pipelines.mute import MuteWindow
-from openanomaly.core.pipelines.options import AddedLabels, Options
+from openanomaly.core.pipelines.options import AddedLabels, Options, OutputName
 from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
@@ -94,6 +94,15 @@ class ScoreOptions(Options):
         return self
 
 
+class OutputOptions(Options):
+    """What of a pipeline's scores goes to the target."""
+
+    emit: Literal["all", "episodes"] | None = None
+    """Every score, or those of episodes; `sink.emit` without it."""
+    series: Annotated[tuple[OutputName, ...], Field(min_length=1)] | None = None
+    """What is written of each score; `sink.series` without it."""
+
+
 class Pipeline(Options):
     """A selector and everything that happens to the series it selects."""
 
@@ -123,6 +132,8 @@ class Pipeline(Options):
     """`auto`: the built-in one; or `statistical`, FILE.onnx, a checkpoint's folder or its name on the hub."""
     score: ScoreOptions = ScoreOptions()
     """How steps are judged."""
+    output: OutputOptions = OutputOptions()
+    """What is written."""
     labels: AddedLabels = {}
     """Labels added to the pipeline's output."""
 

@@ -12,7 +12,7 @@ from openanomaly.core.frames import Census, ScoreFrame
 from openanomaly.core.presence import CENSUS_EVERY_MS, patience_ms
 from openanomaly.core.windows.block import Block, Scoring
 from openanomaly.core.windows.catalogue import FREE
-from openanomaly.core.windows.output import Emit
+from openanomaly.core.windows.output import Emit, emit_of
 from openanomaly.core.windows.rows import NONE, Rows
 
 _SOON_MS = 10_000
@@ -25,7 +25,7 @@ def census_frames(block: Block, emit: Emit, now_ms: int) -> Iterator[ScoreFrame]
     block.census_ms = now_ms
     rows = _there(block)
     for scoring in block.scorings:
-        census = _census(block, scoring, rows[scoring.members[rows]], emit)
+        census = _census(block, scoring, rows[scoring.members[rows]], emit_of(scoring.pipeline, emit))
         scoring.closed = 0
         yield ScoreFrame.of_census(scoring.pipeline.name, block.spec.step_ms, census, now_ms)
 

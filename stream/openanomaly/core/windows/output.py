@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from openanomaly.core.frames import ROW_BYTES, DueFrame, ScoreFlag, ScoreFrame
 from openanomaly.core.windows.block import Block, Closing, Scored
+from openanomaly.core.windows.plan import WatchedPipeline
 from openanomaly.core.windows.rows import STATE_PAGE, Rows
 
 Emit = Literal["all", "episodes"]
@@ -50,9 +51,15 @@ def due_frames(block: Block, closings: list[Closing], partition: int, now_ms: in
             )
 
 
-def score_frames(block: Block, closings: list[Closing], emit: Emit, now_ms: int) -> Iterator[ScoreFrame]:
+def emit_of(pipeline: WatchedPipeline, emit: Emit) -> Emit:
+    """What is sent of a pipeline: what it says, or else what is said for all."""
+    return pipeline.pipeline.output.emit or emit
+
+
+def score_frames(block: Block, closings: list[Closing], emit_all: Emit, now_ms: int) -> Iterator[ScoreFrame]:
     """Scores to send: every one, or those of episodes. A step in warm-up has none."""
     for scoring in block.scorings:
+        emit = emit_of(scoring.pipeline, emit_all)
         parts = [s for c in closings for s in c.scored if s.pipeline is scoring.pipeline]
         for s in parts:
             judged = s.judged

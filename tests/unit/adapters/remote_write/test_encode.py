@@ -11,6 +11,7 @@ import strategies
 from messages import named
 from openanomaly.adapters.remote_write.encode import ScoreEncoder, pack
 from openanomaly.core.frames import ScoreFlag, ScoreFrame
+from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.series import Labels, canonical
 from openanomaly.core.stale import STALE_BITS
 from openanomaly.errors import MalformedRequestError
@@ -77,7 +78,8 @@ def test_each_output_is_a_series_of_its_own() -> None:
 
 def test_labels_of_the_pipeline_win_over_external_ones() -> None:
     encoder = ScoreEncoder(
-        external_labels={"team": "all", "dc": "x"}, pipeline_labels={"p1": {"team": "infra"}, "p2": {}}
+        external_labels={"team": "all", "dc": "x"},
+        pipelines=[Pipeline(name="p1", labels={"team": "infra"}), Pipeline(name="p2")],
     )
     first, second = (
         dict(encoded(encoder, score_frame(LOAD[:1], pipeline=name))[0][0]) for name in ("p1", "p2")
@@ -91,6 +93,32 @@ def test_labels_of_the_pipeline_win_over_external_ones() -> None:
         "team": "infra",
     }
     assert second == {**first, "pipeline": "p2", "team": "all"}
+
+
+def written(encoder: ScoreEncoder, pipeline: str) -> list[tuple[str, str | None]]:
+    """Name and label `team` of each series."""
+    found = [dict(labels) for labels, _, _ in encoded(encoder, score_frame(LOAD[:1], pipeline=pipeline))]
+    return [(labels["__name__"], labels.get("team")) for labels in found]
+
+
+def test_a_pipeline_says_what_is_written_of_it() -> None:
+    wide = Pipeline(name="wide", output={"series": ("anomaly_score", "y")})
+    encoder = ScoreEncoder(("anomaly_score", "yhat"), pipelines=[wide, Pipeline(name="usual")])
+
+    assert written(encoder, "wide") == [("anomaly_score", None), ("y", None)]
+    assert written(encoder, "usual") == [("anomaly_score", None), ("yhat", None)]
+
+
+def test_other_definitions_hold_from_the_next_frame_on() -> None:
+    encoder = ScoreEncoder(pipelines=[Pipeline(name="a"), Pipeline(name="b")])
+    assert written(encoder, "a") == written(encoder, "b") == [("anomaly_score", None)]
+
+    encoder.redefine([Pipeline(name="a", labels={"team": "x"}, output={"series": ["y"]}), Pipeline(name="b")])
+
+    assert written(encoder, "a") == [("y", "x")]
+    assert written(encoder, "b") == [("anomaly_score", None)]
+    encoder.redefine([])
+    assert written(encoder, "a") == [("anomaly_score", None)]
 
 
 def test_a_long_label_and_a_request_of_many_series() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from openanomaly.core.frames import ScoreFlag
-from openanomaly.core.pipelines.pipeline import ScoreOptions
+from openanomaly.core.pipelines.pipeline import OutputOptions, ScoreOptions
 from openanomaly.core.windows.output import Emit
 from unit.core.windows import drive
 
@@ -12,10 +12,10 @@ STEPS, SPIKE, QUIET = 120, 90, 5
 START_MS = 1_700_000_000_000
 
 
-def sent(emit: Emit) -> dict[int, ScoreFlag]:
-    """Flags of the scores of a series with one spike, by the step they judge."""
+def sent(emit: Emit, own: Emit | None = None) -> dict[int, ScoreFlag]:
+    """Flags of the scores of a series with one spike, by the step they judge; `own` is the pipeline's word."""
     options = ScoreOptions(warmup=3, block=12, quiet=QUIET)
-    partition = drive.partition(drive.pipeline(score=options))
+    partition = drive.partition(drive.pipeline(score=options, output=OutputOptions(emit=own)))
     partition.emit = emit
     values = np.sin(np.arange(STEPS + 1))
     values[SPIKE] = 500.0
@@ -44,3 +44,17 @@ def test_of_episodes_a_marker_is_sent_where_the_last_score_would_be() -> None:
     assert ends
     assert {s for s, flags in found.items() if ScoreFlag.SILENT in flags} == ends
     assert all(ScoreFlag.END in found[s] for s in ends)
+
+
+def test_what_a_pipeline_says_goes_before_what_is_said_for_all() -> None:
+    assert sent("all", own="episodes") == sent("episodes")
+    assert sent("episodes", own="all") == sent("all")
+
+
+def test_a_census_says_what_is_sent_of_its_pipeline() -> None:
+    named = drive.pipeline("named", output=OutputOptions(emit="episodes"))
+    partition = drive.partition(drive.pipeline("usual"), named)
+    partition.put(drive.frame([("m", START_MS, 1.0)]), 0, START_MS)
+
+    found = {f.pipeline: f.census.emits_all for f in partition.census(START_MS + STEP_MS) if f.census}
+    assert found == {"usual": True, "named": False}
