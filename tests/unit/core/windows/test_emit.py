@@ -13,7 +13,7 @@ START_MS = 1_700_000_000_000
 
 
 def sent(emit: Emit, own: Emit | None = None) -> dict[int, ScoreFlag]:
-    """Flags of the scores of a series with one spike, by the step they judge; `own` is the pipeline's word."""
+    """Flags of the scores of a series with one spike, by the step they judge."""
     options = ScoreOptions(warmup=3, block=12, quiet=QUIET)
     partition = drive.partition(drive.pipeline(score=options, output=OutputOptions(emit=own)))
     partition.emit = emit
