@@ -12,6 +12,7 @@ from openanomaly.settings import Settings
 log = logging.getLogger(__name__)
 
 _GONE = "", 0, 0, 0
+_SETTLED_S = 0.2
 
 
 async def watch(
@@ -27,6 +28,11 @@ async def watch(
             await asyncio.sleep(every_s)
         if (stamp := _stamp(file) or seen or _GONE) == seen:
             continue  # one that is gone is about to be replaced, or somebody's mistake
+        if seen is not None:
+            # What an editor has half written may be valid, and would take pipelines away.
+            await asyncio.sleep(_SETTLED_S)
+            if _stamp(file) != stamp:
+                continue
         seen = stamp
         try:
             settings = read()

@@ -89,6 +89,19 @@ def test_a_file_that_is_gone_changes_nothing(tmp_path: Path) -> None:
     assert names(told(file, away_and_back)) == [["one"], ["one", "two"]]
 
 
+def test_half_of_a_file_is_not_taken_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openanomaly.settings_watch._SETTLED_S", 2.0)
+    file = tmp_path / "openanomaly.yaml"
+    file.write_text(ONE)
+
+    def half_and_half() -> None:
+        file.write_text("pipelines:\n  - name: one\n")
+        rest = "pipelines:\n  - name: one\n  - name: two\n"
+        asyncio.get_running_loop().call_later(0.1, lambda: file.write_text(rest) and None)
+
+    assert names(told(file, half_and_half)) == [["one"], ["one", "two"]]
+
+
 def test_other_settings_hold_after_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "openanomaly.yaml"
     file.write_text(ONE)
