@@ -54,7 +54,7 @@ def config(source: Prometheus, target: VictoriaMetrics, root: Path, **pull: Any)
         "sink": {"url": target.write_url, "series": OUTPUTS, "external_labels": {"site": "lab"}},
         "inference": {"threads": 1},
         "pipelines": [
-            {"name": "broken", "query": "sum by (", "step_s": 1, "lateness_s": 0},
+            {"name": "broken", "query": "sum by (mode)", "step_s": 1, "lateness_s": 0},
             {"name": "cpu", "query": QUERY, **SCORING, "labels": {"team": "infra"}},
             {"name": "all", "query": "sum(node_cpu_seconds_total)", **SCORING},
             {"name": "of-the-stream", "selector": "node_cpu_seconds_total"},
@@ -147,7 +147,7 @@ def test_every_step_is_scored_once_also_over_a_crash_and_beside_a_query_that_fai
         assert product.total("openanomaly_pull_steps_skipped_total") == 0
         assert product.total("openanomaly_pull_scores_dropped_total") == 0
         assert product.stop() == 0
-        assert "refuses the query 'sum by ('" in product.process.log.read_text()
+        assert "refuses the query 'sum by (mode)'" in product.process.log.read_text()
     finally:
         product.stop()
     assert_complete(source, victoria_metrics)

@@ -67,9 +67,8 @@ async def test_a_change_by_hand_is_seen_though_the_revision_is_the_same(mongo_pl
 @in_loop
 async def test_what_bson_cannot_hold_is_refused(mongo_place: Mongo) -> None:
     async with opened(mongo_place) as store:
-        for options in ({"score": {"quiet": 2**70}}, {"labels": {"a": "\ud800"}}):
-            with pytest.raises(ConfigError, match="MongoDB does not take the definition"):
-                await store.create(Pipeline.model_validate({"name": "a", **options}))
+        with pytest.raises(ConfigError, match="MongoDB does not take the definition"):
+            await store.create(Pipeline(name="a", labels={"a": "\ud800"}))
         assert (await store.read()).stored == ()
 
 

@@ -153,9 +153,9 @@ def test_what_goes_wrong_is_said(
         2,
         f"openanomaly: {database.url} has no samples of that time: look at --start and --end\n",
     )
-    status, words = run(database.url, "rate(")
+    status, words = run(database.url, "rate()")
     assert status == 2
-    assert "refuses the query 'rate('" in words
+    assert "refuses the query 'rate()'" in words
     status, words = run("http://127.0.0.1:1", "up")
     assert status == 1
     assert "127.0.0.1:1" in words

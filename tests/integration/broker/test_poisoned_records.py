@@ -282,14 +282,14 @@ def break_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def break_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = micro_batcher._stack
+    stack = micro_batcher.stack
 
     def broken(parts: Any, length: int) -> Any:
         if any(12 in part.request.frame.row for part in parts):
             raise BugError("a bug of ours")
         return stack(parts, length)
 
-    monkeypatch.setattr(micro_batcher, "_stack", broken)
+    monkeypatch.setattr(micro_batcher, "stack", broken)
 
 
 def break_packing(monkeypatch: pytest.MonkeyPatch) -> None:
