@@ -1,6 +1,7 @@
 """What the documents show works: settings are valid, linked files exist."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import yaml
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
 from openanomaly.settings_sources import load
+from parts import debian
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md", "CONTRIBUTING.md", "bench/README.md", "tests/golden/README.md",
-    "docs/api.md", "docs/configuration.md", "docs/pipeline-stores.md",
+    "docs/api.md", "docs/backtest.md", "docs/configuration.md", "docs/pipeline-stores.md", "docs/recipes.md",
 ]  # fmt: skip
 
 
@@ -30,6 +32,20 @@ def test_the_settings_of_pull_mode_are_valid() -> None:
     settings = Settings.model_validate(yaml.safe_load(shown))
     assert [p.query is not None for p in settings.pipelines] == [True]
     assert settings.pull.url is not None
+
+
+RECIPES = re.findall(r"## (.*?)\n.*?```yaml\n(.*?)```", (ROOT / "docs/recipes.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("title", "text"), RECIPES, ids=[title for title, _ in RECIPES])
+def test_recipes_are_valid(title: str, text: str, tmp_path: Path) -> None:
+    if title == "Who is told":
+        (tmp_path / "rules.yaml").write_text(text)
+        program = [debian.program("promtool"), "check", "rules", str(tmp_path / "rules.yaml")]
+        assert subprocess.run(program, capture_output=True, check=False).returncode == 0
+        return
+    (tmp_path / "openanomaly.yaml").write_text(text)
+    load(str(tmp_path / "openanomaly.yaml"), {}, {})
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "charts/openanomaly/values.yaml"])

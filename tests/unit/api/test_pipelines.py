@@ -198,7 +198,7 @@ DOCUMENTS = st.fixed_dictionaries(
 
 
 @given(DOCUMENTS, st.from_regex(r"[a-zA-Z0-9_.:-]{1,64}", fullmatch=True))
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_taken_is_read_back(api: Api, value: dict[str, Any], name: str) -> None:
     answer = api("PUT", f"{PIPELINES}/{name}", json=value, headers={"If-None-Match": "*"})
     if answer.status_code == 422 or name in (".", ".."):
