@@ -34,11 +34,16 @@ def test_the_settings_of_pull_mode_are_valid() -> None:
     assert settings.pull.url is not None
 
 
-RECIPES = re.findall(r"## (.*?)\n.*?```yaml\n(.*?)```", (ROOT / "docs/recipes.md").read_text(), re.DOTALL)
+RECIPES = [
+    (section.split("\n")[0], text)
+    for section in (ROOT / "docs/recipes.md").read_text().split("\n## ")[1:]
+    for text in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
+]
 
 
 @pytest.mark.parametrize(("title", "text"), RECIPES, ids=[title for title, _ in RECIPES])
 def test_recipes_are_valid(title: str, text: str, tmp_path: Path) -> None:
+    assert text.strip(), title
     if title == "Who is told":
         (tmp_path / "rules.yaml").write_text(text)
         program = [debian.program("promtool"), "check", "rules", str(tmp_path / "rules.yaml")]
