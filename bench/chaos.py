@@ -50,6 +50,7 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--series", type=int, default=20_000)
     options.add_argument("--pace", type=float, default=1.0, help="seconds from one step to the next")
+    options.add_argument("--lead", type=int, default=150, help="steps that are sent ahead of their scores")
     options.add_argument("--nodes", type=int, default=3, help="Kafka: brokers")
     options.add_argument("--standby", type=int, default=0, help="Kafka: copies of each window's state")
     options.add_argument("--shortest", type=float, default=1.0, help="seconds of the shortest outages")
@@ -83,8 +84,9 @@ async def chaos(o: argparse.Namespace, root: Path, stack: contextlib.ExitStack) 
             del choices["disk full"]
     if o.only:
         choices = {name: choices[name] for name in o.only}
-    most = WARMUP + 200 + round(o.faults * (o.longest + 30) / o.pace)
+    most = WARMUP + 200 + round(o.faults * (o.longest + 60) / o.pace)
     room = Room(root, url, broker, members, o.series, most, o.seed, clock=Clock(root / "clock"))
+    room.lead = o.lead
     scene = Scene(room, Random(o.seed), cluster, disk=disk, shortest_s=o.shortest, longest_s=o.longest)
     began_s = time.monotonic()
     async with room.running():

@@ -94,6 +94,8 @@ class Room:
         clock: Clock | None = None,
     ) -> None:
         what = {**PIPELINE, **(pipeline or {})}
+        self.lead = 150
+        """Steps that are sent ahead of the scores of the newest complete one."""
         self.fleet = Fleet(series, int(time.time() - _BACK_S) * 1000, seed)
         self.target = Target(self.fleet, steps, WARMUP)
         self.oracle = Oracle(self.fleet, Pipeline.model_validate(what))
@@ -145,11 +147,11 @@ class Room:
         last = self.sender.released
         await self.until(lambda: self.sender.taken >= last, "the acknowledgement of what was sent")
 
-    async def keep_pushing(self, pace_s: float, lead: int = 150) -> None:
-        """Have steps sent, one each `pace_s`, up to so many ahead of their scores; until cancelled."""
+    async def keep_pushing(self, pace_s: float) -> None:
+        """Have steps sent, one each `pace_s`, up to `lead` ahead of their scores; until cancelled."""
         next_s = time.monotonic()
         while self.sender.released < self.steps:
-            if self.sender.released - self.target.complete < lead:
+            if self.sender.released - self.target.complete < self.lead:
                 await self.sender.release()
             next_s = max(next_s + pace_s, time.monotonic() - 1.0)
             await asyncio.sleep(max(0.0, next_s - time.monotonic()))
