@@ -30,6 +30,8 @@ _LOOK_S = 2.0
 """Senders bring their series within one scrape interval: those that come together are asked for together."""
 _AT_ONCE = 20_000
 _BACKOFF_S = (1.0, 60.0)
+_HAND_OVER_S = 10.0
+"""A fleet that is new takes minutes to ask for: what was learned by then is of use already."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Backfill:
         self._lanes = lanes
         self._metrics = metrics
         self._pause_s = _BACKOFF_S[0]
+        self._learned: dict[Lane, list[Past]] = defaultdict(list)
+        self._handed_s = time.monotonic()
         self.error: str | None = None
         """Why the database is not asked now; None where it is."""
         metrics.waiting.set_function(self._waiting)
@@ -74,6 +78,7 @@ class Backfill:
             await asyncio.sleep(_LOOK_S)
             for some in self._newborn():
                 await self._give(some)
+            self._hand_over()
 
     def _newborn(self) -> list[list[_Some]]:
         """New series by window specification, those of all lanes together: their names are the same."""
@@ -104,16 +109,29 @@ class Backfill:
             self._metrics.series.labels("refused").inc(asked)
             log.warning("%d new series have no past: %s", asked, exc)
             return
+        except Exception:
+            # Nothing of the stream may end for this: without a past they are scored as without a database.
+            self._metrics.series.labels("failed").inc(asked)
+            log.exception("%d new series have no past", asked)
+            return
         learned = 0
         for each, past in zip(some, pasts, strict=True):
             if len(past.at):
-                # What came too late, or has gone meanwhile, is told by the partition.
-                each.lane.change(partial(_remember, past))
+                self._learned[each.lane].append(past)
                 learned += len(past.at)
+        if time.monotonic() - self._handed_s >= _HAND_OVER_S:
+            self._hand_over()
         self._metrics.series.labels("learned").inc(learned)
         self._metrics.series.labels("without").inc(asked - learned)
         self._metrics.seconds.observe(time.monotonic() - started_s)
         await asyncio.sleep(max(0.0, started_s + 1 / self._settings.queries_per_s - time.monotonic()))
+
+    def _hand_over(self) -> None:
+        """Give lanes what was learned for them. Each writes two checkpoints for it, however much it is."""
+        for lane, pasts in self._learned.items():
+            lane.change(partial(_remember, pasts))
+        self._learned.clear()
+        self._handed_s = time.monotonic()
 
     async def _learn(self, some: Sequence[Newborn]) -> list[Past]:
         """
@@ -149,8 +167,12 @@ class Backfill:
         return [learn(each, *_of(each, parts)) for each in some]
 
 
-def _remember(past: Past, partition: Partition, now_ms: int) -> Output:
-    return remember(partition, past, now_ms)
+def _remember(pasts: Sequence[Past], partition: Partition, now_ms: int) -> Output:
+    """What came too late, or is of series that have gone meanwhile, is left out."""
+    out = Output()
+    for past in pasts:
+        out.add(remember(partition, past, now_ms))
+    return out
 
 
 def _of(

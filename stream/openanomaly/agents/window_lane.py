@@ -189,7 +189,7 @@ class Lane:
     async def _feed(self) -> None:
         while not self._is_ending:
             if self._changes and not self.is_replaying:
-                await self._change(self._changes.popleft())
+                await self._change()
             step = self.inputs.next(self.partition)
             if step is None:
                 self._wake.clear()
@@ -257,10 +257,11 @@ class Lane:
             if gone := self.partition.evict(self._ticked_ms, self._idle_ttl_ms):
                 await self._outputs.put(gone)
 
-    async def _change(self, change: Change) -> None:
-        """Between two checkpoints without an input between: a recovery begins on one side, and not before."""
+    async def _change(self) -> None:
+        """All that waits, between two checkpoints without an input between: a recovery begins on one side."""
         await self._checkpoint()
-        await self._outputs.put(change(self.partition, self._now_ms()))
+        while self._changes:
+            await self._outputs.put(self._changes.popleft()(self.partition, self._now_ms()))
         await self._checkpoint()
 
     async def written(self) -> None:

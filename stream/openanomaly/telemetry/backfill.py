@@ -11,11 +11,12 @@ class BackfillMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.series = Counter(
             "openanomaly_backfill_series_total",
-            "New series by what the database had of them: learned, without (nothing), refused (the query).",
+            "New series by what became of their past: learned, without (there is none), refused (the query), "
+            "failed (a mistake of ours, in the log).",
             ["result"],
             registry=registry,
         )
-        for result in ("learned", "without", "refused"):
+        for result in ("learned", "without", "refused", "failed"):
             self.series.labels(result)
         self.samples = Counter(
             "openanomaly_backfill_samples_total", "Stored samples that were read.", registry=registry

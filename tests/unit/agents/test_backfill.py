@@ -59,8 +59,10 @@ class OneLane:
     def __init__(self) -> None:
         self.partition = Partition(0, plan([drive.pipeline()]), Budget(100), has_history=True)
         self.partition.start()
+        self.changes = 0
 
     def change(self, change: Change) -> None:
+        self.changes += 1
         change(self.partition, 0)
 
     def put(self, *names: str) -> None:
@@ -139,6 +141,24 @@ def test_series_of_one_name_are_asked_for_in_one_query_whatever_lane_they_are_in
         '{__name__="load",host=~"a|b|c"}', '{__name__="load",host=~"d|e"}',
     ]  # fmt: skip
     assert run.lane.partition.counts["backfilled"] == 3
+    assert (run.lane.changes, run.other.changes) == (1, 1), "each change costs a lane two checkpoints"
+
+
+def test_what_takes_long_is_handed_over_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backfill, "_HAND_OVER_S", 0.0)
+    run = Run(monkeypatch, Database(), series_per_query=1)
+    run.lane.put_hosts("a", "b", "c")
+    run.until(lambda: run.filled == 3)
+
+    assert run.lane.changes == 3
+
+
+def test_a_mistake_of_ours_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(monkeypatch, Database(ValueError("ours")), series_per_query=1)
+    run.lane.put("a", "b")
+    run.until(lambda: run.filled == 1)
+
+    assert (run.series("failed"), run.series("learned")) == (1, 1)
 
 
 def test_history_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

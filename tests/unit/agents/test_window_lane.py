@@ -517,3 +517,34 @@ def test_series_lose_their_rows_once_the_checkpoint_before_is_committed() -> Non
         assert crashes == []
 
     asyncio.run(scenario())
+
+
+def test_a_partition_changes_between_two_checkpoints_and_all_that_waits_at_once() -> None:
+    """A recovery begins before the change or behind it: no input that it repeats is on both sides."""
+
+    async def scenario() -> tuple[list[str], list[int], list[tuple[int, int]]]:
+        journal, partition = Journal(), fresh()
+        lane = lane_of(journal, partition, [])
+        taken: list[int] = []
+
+        def change(partition: Partition, now_ms: int) -> Output:
+            taken.append(partition.position.samples)
+            return Output(catalogue=[Record(b"k", b"v")])
+
+        await lane.offer_samples(0, frame(0))
+        lane.start()
+        await settle()
+        journal.written.clear()
+        for _ in range(3):
+            lane.change(change)
+        await lane.offer_samples(1, frame(0))
+        await settle()
+        await lane.stop(flush=False)
+        return journal.written, taken, journal.released
+
+    written, taken, released = asyncio.run(scenario())
+    assert taken == [1, 1, 1]
+    assert written[:2] == ["state", "release"]
+    assert written[-2:] == ["state", "release"]
+    assert written.count("release") == 2
+    assert released == [(1, 0), (1, 0)]
