@@ -40,14 +40,13 @@ from openanomaly.core.anomalies.report import gauges
 from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import Definitions
-from openanomaly.core.ports.tsdb_client import TSDBClient
 from openanomaly.core.windows.plan import plan
 from openanomaly.definitions import Changes
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import SUPERVISOR_VARIABLE
-from openanomaly.settings_target import target_of
+from openanomaly.settings.clients import database
+from openanomaly.settings.sources import SUPERVISOR_VARIABLE
 from openanomaly.telemetry import Telemetry
 from openanomaly.web import auth, server
 from openanomaly.web.admin import Admin
@@ -105,26 +104,6 @@ def check(settings: Settings) -> list[str]:
 def _check_streamed(pipelines: Sequence[Pipeline]) -> None:
     if pipelines and all(p.query is not None for p in pipelines):
         raise ConfigError("every pipeline has a query: `openanomaly pull` runs those; give one a selector")
-
-
-def _database(settings: Settings) -> TSDBClient | None:
-    """Where new series have their past, if anybody knows.
-
-    Raises:
-        ConfigError: an extra is missing, or a certificate or a secret file cannot be used.
-    """
-    pull = settings.pull
-    if (target := target_of(pull)) is None or not settings.backfill.history_s:
-        return None
-    try:
-        from openanomaly.adapters.prometheus import PrometheusAdapter, QueryLimits
-    except ModuleNotFoundError as exc:
-        raise ConfigError(
-            f"pull.url is set, and to ask it for the past of new series needs {exc.name}: pip install "
-            "'openanomaly[pull]', or set backfill.history_s to 0"
-        ) from exc
-    limits = QueryLimits(pull.points_limit, pull.series_limit, pull.answer_limit_bytes, pull.retries)
-    return PrometheusAdapter(target, limits=limits)
 
 
 def _as_they_are(pipelines: Sequence[Pipeline]) -> Callable[[], None]:
@@ -274,7 +253,7 @@ class Process:
     def _add_window(self) -> None:
         app = self._app("window")
         sink = self.settings.sink
-        database = _database(self.settings)
+        history = database(self.settings) if self.settings.backfill.history_s else None
         worker = WindowWorker(
             app,
             self.settings.window,
@@ -285,11 +264,11 @@ class Process:
             emit=sink.emit,
             emit_all_limit=sink.emit_all_limit,
             compress=self._compress,
-            has_history=database is not None,
+            has_history=history is not None,
         )
-        if database is not None:
+        if history is not None:
             self._backfill = Backfill(
-                database, self.settings.backfill, lambda: worker.lanes, self.telemetry.backfill
+                history, self.settings.backfill, lambda: worker.lanes, self.telemetry.backfill
             )
         self._watch(app)
         self._stops.append(worker.stop)

@@ -16,7 +16,7 @@ from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.logs import set_up_logging
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import CONFIG_VARIABLE, DEFAULT_FILE, flags_of, load
+from openanomaly.settings.sources import CONFIG_VARIABLE, DEFAULT_FILE, flags_of, load
 
 ROLES = {
     "run": ("receiver", "window", "inference", "sink"),

@@ -5,11 +5,10 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 
-from openanomaly import settings_watch
 from openanomaly.adapters import stores
 from openanomaly.core.ports.config_store import Definitions
 from openanomaly.errors import ConfigError, StoreUnavailableError
-from openanomaly.settings import Settings
+from openanomaly.settings import Settings, watch
 
 log = logging.getLogger(__name__)
 
@@ -66,4 +65,4 @@ def changes(settings: Settings, file: str, read: Callable[[], Settings]) -> Chan
         return lambda: stores.make_store(url, settings.store.poll_s).watch()
     if not os.path.exists(file):
         return None
-    return lambda: settings_watch.watch(file, read, settings, settings.store.poll_s)
+    return lambda: watch.watch(file, read, settings, settings.store.poll_s)

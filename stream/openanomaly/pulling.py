@@ -15,8 +15,7 @@ import uvloop
 
 from openanomaly.adapters.apscheduler import APSchedulerAdapter
 from openanomaly.adapters.engines import make_engines
-from openanomaly.adapters.prometheus import PrometheusAdapter, QueryLimits
-from openanomaly.adapters.remote_write.encode import ScoreEncoder
+from openanomaly.adapters.prometheus import PrometheusAdapter
 from openanomaly.adapters.state_files import StateFiles
 from openanomaly.agents.reload import PipelinesInForce, aside
 from openanomaly.core.pipelines.pipeline import Pipeline
@@ -29,7 +28,7 @@ from openanomaly.definitions import Changes
 from openanomaly.errors import ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import Settings
-from openanomaly.settings_target import target_of
+from openanomaly.settings.clients import database
 from openanomaly.telemetry import PULL_LOST, PullMetrics, Telemetry
 from openanomaly.web import auth, server
 from openanomaly.web.admin import Admin
@@ -98,24 +97,16 @@ def make_client(settings: Settings, metrics: PullMetrics | None = None) -> Prome
     Raises:
         ConfigError: it is not set, or a certificate or a secret file cannot be used.
     """
-    read = target_of(settings.pull)
-    if read is None:
-        raise ConfigError("pull.url is not set: the address of the database to ask, http://HOST:PORT")
-    pull, sink = settings.pull, settings.sink
 
     def observe(what: str, code: str, seconds: float) -> None:
         if metrics is not None:
             metrics.requests.labels(what, code).inc()
             metrics.request_seconds.labels(what).observe(seconds)
 
-    return PrometheusAdapter(
-        read,
-        target_of(sink),
-        QueryLimits(pull.points_limit, pull.series_limit, pull.answer_limit_bytes, pull.retries),
-        ScoreEncoder(sink.series, sink.external_labels, settings.pipelines),
-        sink.batch_samples,
-        observe,
-    )
+    client = database(settings, observe, writes=True)
+    if client is None:
+        raise ConfigError("pull.url is not set: the address of the database to ask, http://HOST:PORT")
+    return client
 
 
 def _engines(settings: Settings, pipelines: list[Pipeline]) -> dict[str, ModelEngine]:

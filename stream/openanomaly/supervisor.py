@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 
 from openanomaly.exits import CONFIG, CRASH
-from openanomaly.settings_sources import SUPERVISOR_VARIABLE
+from openanomaly.settings.sources import SUPERVISOR_VARIABLE
 
 log = logging.getLogger(__name__)
 

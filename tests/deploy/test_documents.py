@@ -9,7 +9,7 @@ import yaml
 
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import load
+from openanomaly.settings.sources import load
 from parts import debian
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.schema import DRAFT
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import load
+from openanomaly.settings.sources import load
 
 ROOT = Path(__file__).parents[2]
 

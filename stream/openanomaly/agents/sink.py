@@ -31,7 +31,7 @@ from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.errors import RejectedError
 from openanomaly.settings import SinkSettings
-from openanomaly.settings_target import target_of
+from openanomaly.settings.clients import target_of
 from openanomaly.telemetry import SinkMetrics
 
 log = logging.getLogger(__name__)

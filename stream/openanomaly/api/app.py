@@ -21,6 +21,7 @@ from openanomaly.core.ports.config_store import ConfigStore
 from openanomaly.core.ports.tsdb_client import TSDBClient
 from openanomaly.errors import ConfigError, StoreUnavailableError
 from openanomaly.settings import Settings
+from openanomaly.settings.clients import database
 from openanomaly.telemetry import Telemetry
 from openanomaly.web.auth import Credentials
 from openanomaly.web.server import tls_context
@@ -105,23 +106,13 @@ def build(settings: Settings) -> ASGIApp:
             "store.url is not set: the API keeps pipelines there, in a YAML file or a folder of them"
         )
     store = make_store(settings.store.url, settings.store.poll_s)
-    client = _database(settings) if settings.pull.url is not None else None
+    client = database(settings)
     counter: SeriesCounter = Nobody()
     if client is not None:
         counter = DatabaseCounter(client)
     elif settings.api.admin_url is not None:
         counter = AdminCounter(settings.api)
     return create(settings, store, counter, client)
-
-
-def _database(settings: Settings) -> TSDBClient:
-    try:
-        from openanomaly.pulling import make_client  # what it needs is an extra
-    except ModuleNotFoundError as exc:
-        if exc.name not in ("requests", "apscheduler"):
-            raise
-        raise ConfigError(f"pull.url needs {exc.name}: pip install 'openanomaly[pull]'") from exc
-    return make_client(settings)
 
 
 def check(settings: Settings) -> list[str]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import CONFIG_VARIABLE, DEFAULT_FILE, flags_of, load
+from openanomaly.settings.sources import CONFIG_VARIABLE, DEFAULT_FILE, flags_of, load
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]*\.?[0-9]+)(ms|s|m|h|d)?")

@@ -26,8 +26,7 @@ from openanomaly.core.services.backtest import Backtest
 from openanomaly.core.services.backtest_summary import Summary
 from openanomaly.errors import ConfigError, OpenAnomalyError, QueryRejectedError
 from openanomaly.exits import CRASH
-from openanomaly.settings import Settings
-from openanomaly.settings_target import target_of
+from openanomaly.settings import Settings, clients
 
 _COMPILE_FROM = 2_000_000
 """Samples from which on compiling, which takes seconds, is made up for."""
@@ -116,18 +115,10 @@ def _of_database(
 
 
 def _client(settings: Settings) -> TSDBClient:
-    read = target_of(settings.pull)
-    if read is None:
+    client = clients.database(settings)
+    if client is None:
         raise ConfigError("name the database: --tsdb http://HOST:PORT, or pull.url in --config")
-    try:
-        from openanomaly.adapters.prometheus import PrometheusAdapter, QueryLimits
-    except ModuleNotFoundError as exc:
-        if exc.name != "requests":
-            raise
-        raise ConfigError("a database needs requests: pip install 'openanomaly[pull]'") from exc
-    pull = settings.pull
-    limits = QueryLimits(pull.points_limit, pull.series_limit, pull.answer_limit_bytes, pull.retries)
-    return PrometheusAdapter(read, None, limits)
+    return client
 
 
 def _run(options: argparse.Namespace, job: _Job) -> int:

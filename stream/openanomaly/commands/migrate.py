@@ -9,7 +9,7 @@ from typing import Any
 from openanomaly.errors import BrokerError, ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import CONFIG_VARIABLE, DEFAULT_FILE, flags_of, load
+from openanomaly.settings.sources import CONFIG_VARIABLE, DEFAULT_FILE, flags_of, load
 
 _DESCRIPTION = """\
 Moves what windows know, and what nobody has read yet, to a broker without records, also to another number of

@@ -15,7 +15,7 @@ import yaml
 
 from openanomaly.errors import ConfigError, OpenAnomalyError
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import PREFIX, SUPERVISOR_VARIABLE, load
+from openanomaly.settings.sources import PREFIX, SUPERVISOR_VARIABLE, load
 
 STEP_S = 300
 HOST = "127.0.0.1"

@@ -19,7 +19,7 @@ from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import Definitions
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import load
+from openanomaly.settings.sources import load
 from waiting import until
 
 C = Pipeline(name="c", step_s=30, labels={"team": "x"})

@@ -8,7 +8,7 @@ import pytest
 from messages import HEADERS, Series, encode, named, packed
 from openanomaly.core.series import varint
 from openanomaly.pb.prometheus import remote_write_2_pb2 as pb2
-from openanomaly.settings_sources import load
+from openanomaly.settings.sources import load
 from receiving import now_ms, site
 
 VERSIONS = (1, 2)

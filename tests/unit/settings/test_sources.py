@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openanomaly.core.kernels import SWITCH
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
-from openanomaly.settings_sources import load
+from openanomaly.settings.sources import load
 
 
 @pytest.fixture

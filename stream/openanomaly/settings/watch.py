@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
+from openanomaly.adapters import yaml_files
 from openanomaly.core.ports.config_store import Definitions, Stored
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_GONE = "", 0, 0, 0
+_GONE: yaml_files.Look = ()
 _SETTLED_S = 0.2
 
 
@@ -22,18 +23,19 @@ async def watch(
 
     Only pipelines change while a process runs. That other settings have changed is logged.
     """
-    seen = None
+    seen: yaml_files.Look | None = None
     while True:
         if seen is not None:
             await asyncio.sleep(every_s)
-        if (stamp := _stamp(file) or seen or _GONE) == seen:
+        found = _look(file)
+        if found == seen or (found == _GONE and seen is not None):
             continue  # one that is gone is about to be replaced, or somebody's mistake
         if seen is not None:
             # What an editor has half written may be valid, and would take pipelines away.
             await asyncio.sleep(_SETTLED_S)
-            if _stamp(file) != stamp:
+            if _look(file) != found:
                 continue
-        seen = stamp
+        seen = found
         try:
             settings = read()
         except ConfigError as exc:
@@ -44,11 +46,9 @@ async def watch(
         yield Definitions(tuple(Stored(pipeline, "") for pipeline in settings.pipelines))
 
 
-def _stamp(file: str) -> tuple[str, int, int, int] | None:
+def _look(file: str) -> yaml_files.Look:
     """Another one after each change, also where a symbolic link leads elsewhere (ConfigMaps)."""
     try:
-        path = os.path.realpath(file)
-        found = os.stat(path)
+        return yaml_files.look(Path(file))
     except OSError:
-        return None
-    return path, found.st_mtime_ns, found.st_size, found.st_ino
+        return _GONE

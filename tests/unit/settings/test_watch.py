@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from openanomaly.core.ports.config_store import Definitions
-from openanomaly.settings_sources import load
-from openanomaly.settings_watch import watch
+from openanomaly.settings.sources import load
+from openanomaly.settings.watch import watch
 
 ONE = "pipelines: [{name: one}]\n"
 TWO = "pipelines: [{name: one}, {name: two}]\n"
@@ -90,7 +90,7 @@ def test_a_file_that_is_gone_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_half_of_a_file_is_not_taken_for_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openanomaly.settings_watch._SETTLED_S", 2.0)
+    monkeypatch.setattr("openanomaly.settings.watch._SETTLED_S", 2.0)
     file = tmp_path / "openanomaly.yaml"
     file.write_text(ONE)
 
