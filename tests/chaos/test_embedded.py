@@ -8,6 +8,7 @@ from chaos import faults
 from chaos.clock import Clock
 from chaos.disk import small_disk
 from chaos.scenes import embedded, outcome
+from parts.part import missing
 
 KINDS = {
     "processes": {
@@ -35,7 +36,7 @@ def test_nothing_is_lost_and_no_score_differs_after(tmp_path: Path, kind: str) -
 def test_a_full_disk_loses_nothing_and_needs_nobody(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 512 << 20) as disk:
         if disk is None:
-            pytest.skip("only root may mount a file system")
+            missing("A file system in memory (only root may mount one)", "run the tests as root")
         scene = embedded(tmp_path, disk)
         scene.disk = disk
         outcome(scene, {"full": faults.disk_full, "full again": faults.disk_full})

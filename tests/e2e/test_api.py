@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from e2e.sender import push, request
+from parts.part import missing
 from parts.product import openanomaly
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "api.md"
@@ -22,8 +23,9 @@ def call(url: str, content: Any) -> urllib.request.Request:
     return urllib.request.Request(url, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed: apt-get install curl")
 def test_the_calls_of_the_document_work(tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        missing("curl", "apt-get install curl")
     (tmp_path / "pipelines").mkdir()
     with openanomaly(tmp_path, command="api", config={"store": {"url": str(tmp_path / "pipelines")}}) as api:
         blocks = re.findall(r"```sh\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
