@@ -7,17 +7,8 @@ from numpy.typing import NDArray
 
 from openanomaly.core import kernels
 from openanomaly.core.scoring.channels import Judging, Tables
-from openanomaly.core.scoring.compiled.steps import (
-    READ,
-    WIDTH,
-    exceed,
-    factors_of,
-    load,
-    refer,
-    refer_range,
-    store,
-    strip,
-)
+from openanomaly.core.scoring.compiled.columns import exceed, load, refer, store
+from openanomaly.core.scoring.compiled.steps import READ, WIDTH, factors_of, strip
 from openanomaly.core.scoring.state import LISTS, Rows, State, allocate, places
 
 if TYPE_CHECKING:
@@ -78,13 +69,7 @@ def _run(
         while t < end[i] and bucket[t] < block_end:
             for k in range(LISTS):
                 reference[k, 0] = first[k, 0]
-            for k in range(3):
-                refer_range(
-                    reference[k, :1], second[k, :1], record[k, :1],
-                    reference[k + 3, :1], second[k + 3, :1], record[k + 3, :1],
-                )  # fmt: skip
-            for k in range(6, LISTS):
-                refer(reference[k, :1], second[k, :1], record[k, :1])
+            refer(reference, second, record, 1)
             strip(
                 some, bucket[t : t + 1], y[t : t + 1], band[:, t : t + 1], reference, now, means,
                 last, run, age, told, left, start, peak, why, origin,
@@ -92,8 +77,7 @@ def _run(
                 score[t : t + 1], raw[t : t + 1], reason[t : t + 1], flags[t : t + 1],
                 lower[t : t + 1], upper[t : t + 1],
             )  # fmt: skip
-            for k in range(LISTS):
-                exceed(record[k, :1], now[k, :1])
+            exceed(record, now, 1)
             t += 1
         for k in range(LISTS):
             store(opened[k], some, record[k])

@@ -24,7 +24,8 @@ from openanomaly.core.scoring.channels import (
     Judging,
     Tables,
 )
-from openanomaly.core.scoring.compiled.levels import fmost, fmost_of_any, least, most, normal_score
+from openanomaly.core.scoring.compiled.columns import exceed, load, refer, store
+from openanomaly.core.scoring.compiled.levels import fmost_of_any, least, most, normal_score
 from openanomaly.core.scoring.reason import ERROR, QUIET
 from openanomaly.core.scoring.state import LISTS, Rows, State, allocate, places
 
@@ -217,51 +218,6 @@ def strip(
 
 
 @kernels.jit(error_model="numpy")
-def load(column: Any, rows: Any, out: Any) -> None:
-    n = len(rows)
-    if rows[n - 1] - rows[0] + 1 == n:
-        out[:n] = column[rows[0] : rows[0] + n]
-    else:
-        for i in range(n):
-            out[i] = column[np.uint64(rows[i])]
-
-
-@kernels.jit(error_model="numpy")
-def store(column: Any, rows: Any, values: Any) -> None:
-    n = len(rows)
-    if rows[n - 1] - rows[0] + 1 == n:
-        column[rows[0] : rows[0] + n] = values[:n]
-    else:
-        for i in range(n):
-            column[np.uint64(rows[i])] = values[i]
-
-
-@kernels.jit(error_model="numpy")
-def refer(first: Any, second: Any, record: Any) -> None:
-    """The reference into `first`: the second largest of all blocks, the open one included."""
-    for i in range(len(first)):
-        first[i] = most(least(first[i], record[i]), second[i])
-
-
-@kernels.jit(error_model="numpy")
-def refer_range(
-    first_high: Any, second_high: Any, record_high: Any, first_low: Any, second_low: Any, record_low: Any
-) -> None:
-    """The references of a range into `first_high` and `first_low`; see `uncross` in channels.py."""
-    for i in range(len(first_high)):
-        high = most(least(first_high[i], record_high[i]), second_high[i])
-        low = most(least(first_low[i], record_low[i]), second_low[i])
-        if not (high + low < _ZERO and abs(first_high[i] + first_low[i]) < _INF):
-            first_high[i], first_low[i] = high, low
-
-
-@kernels.jit(error_model="numpy")
-def exceed(record: Any, now: Any) -> None:
-    for i in range(len(record)):
-        record[i] = fmost(now[i], record[i])
-
-
-@kernels.jit(error_model="numpy")
 def _judge(
     rows: Any,
     bucket: Any,
@@ -304,13 +260,7 @@ def _judge(
             load(opened[k], some, record[k])
             load(top[0, k], some, reference[k])
             load(top[1, k], some, now[k])
-        for k in range(3):
-            refer_range(
-                reference[k, :n], now[k, :n], record[k, :n],
-                reference[k + 3, :n], now[k + 3, :n], record[k + 3, :n],
-            )  # fmt: skip
-        for k in range(6, LISTS):
-            refer(reference[k, :n], now[k, :n], record[k, :n])
+        refer(reference, now, record, n)
         for k in range(4):
             load(mean[k], some, means[k])
         strip(
@@ -320,8 +270,8 @@ def _judge(
             score[begin:end], raw[begin:end], reason[begin:end], flags[begin:end],
             lower[begin:end], upper[begin:end],
         )  # fmt: skip
+        exceed(record, now, n)
         for k in range(LISTS):
-            exceed(record[k, :n], now[k, :n])
             store(opened[k], some, record[k])
         for k in range(4):
             store(mean[k], some, means[k])
