@@ -12,7 +12,6 @@ The jars come from Maven (43 MB) into `.parts/kafka-VERSION`. One node takes abo
 """
 
 import contextlib
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,8 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from parts.part import HOST, PartError, Process, free_port, home, installing, missing, wait_until
+from parts import maven
+from parts.part import HOST, PartError, Process, free_port, wait_until
 
 VERSION = "4.4.0"
 CLUSTER_ID = "AAAAAAAAAAAAAAAAAAAAAA"
@@ -70,40 +70,8 @@ log.segment.bytes=67108864
 
 
 def install() -> Path:
-    """The folder with Kafka's jars, fetched by Maven on first use."""
-    if not shutil.which("java") or not shutil.which("mvn"):
-        missing("Kafka (needs java and mvn)", "apt-get install default-jre-headless maven")
-    folder = home() / f"kafka-{VERSION}"
-    with installing("kafka"):
-        if not folder.exists():
-            _fetch(folder)
-    return folder
-
-
-def _fetch(folder: Path) -> None:
-    work = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    (work / "pom.xml").write_text(POM)
-    done = subprocess.run(
-        [
-            "mvn",
-            "-q",
-            "-B",
-            "dependency:copy-dependencies",
-            f"-DoutputDirectory={work}",
-            "-DincludeScope=runtime",
-        ],
-        cwd=work,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if done.returncode:
-        missing(f"Kafka (Maven said: {done.stdout[-500:]}{done.stderr[-500:]})", f"mvn -f {work}/pom.xml ...")
-    work.rename(folder)
+    """The folder with Kafka's jars."""
+    return maven.jars("Kafka", f"kafka-{VERSION}", POM, {"java": "default-jre-headless"})
 
 
 class Cluster:

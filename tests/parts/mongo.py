@@ -10,13 +10,12 @@ Its documents are gone after a stop.
 """
 
 import contextlib
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from parts.part import HOST, Process, free_port, home, installing, missing
+from parts import maven
+from parts.part import HOST, Process, free_port
 
 VERSION = "1.47.0"
 JAVA = ("java", "-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -75,37 +74,15 @@ public class Launcher {
 
 
 def install() -> Path:
-    """The folder with the server's jars and launcher, fetched by Maven on first use."""
-    if not all(map(shutil.which, ("java", "javac", "mvn"))):
-        missing("A MongoDB server (needs java, javac and mvn)", "apt-get install default-jdk-headless maven")
-    folder = home() / f"mongo-{VERSION}"
-    with installing("mongo"):
-        if not folder.exists():
-            _fetch(folder)
-    return folder
-
-
-def _fetch(folder: Path) -> None:
-    work = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    (work / "pom.xml").write_text(POM)
-    (work / "Launcher.java").write_text(LAUNCHER)
-    maven = ["mvn", "-q", "-B", "dependency:copy-dependencies", f"-DoutputDirectory={work}"]
-    for command in (maven, ["javac", "-cp", f"{work}/*", "-d", str(work), str(work / "Launcher.java")]):
-        done = subprocess.run(
-            command,
-            cwd=work,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        if done.returncode:
-            said = f"{command[0]} said: {done.stdout[-500:]}{done.stderr[-500:]}"
-            missing(f"A MongoDB server ({said})", f"mvn -f {work}/pom.xml ...")
-    work.rename(folder)
+    """The folder with the server's jars and launcher."""
+    return maven.jars(
+        "A MongoDB server",
+        f"mongo-{VERSION}",
+        POM,
+        {"java": "default-jre-headless", "javac": "default-jdk-headless"},
+        {"Launcher.java": LAUNCHER},
+        lambda folder: ["javac", "-cp", f"{folder}/*", "-d", str(folder), str(folder / "Launcher.java")],
+    )
 
 
 class Server:
