@@ -24,8 +24,9 @@ from openanomaly.core import kernels
 from openanomaly.core.frames import SampleFrame
 from openanomaly.core.series import encode_labels, ids_of, partition_of
 from openanomaly.core.series_column import SeriesColumn
+from openanomaly.core.windows.admission import Budget
 from openanomaly.core.windows.migrate import forecast_frames
-from openanomaly.core.windows.partition import Budget, Partition
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.settings import Settings
 

@@ -28,8 +28,10 @@ from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring import LEVELS
 from openanomaly.core.series_column import SeriesColumn
+from openanomaly.core.windows.admission import Budget
 from openanomaly.core.windows.inputs import Item
-from openanomaly.core.windows.partition import Budget, Output, Partition
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.core.windows.records import Record
 

@@ -19,7 +19,8 @@ from openanomaly.agents.window_lane import Lane
 from openanomaly.core.ports.tsdb_client import Samples, TSDBClient
 from openanomaly.core.services.history import groups, read_history
 from openanomaly.core.windows.backfill import Newborn, Past, learn, remember
-from openanomaly.core.windows.partition import Output, Partition
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.errors import QueryRejectedError, RetryableError
 from openanomaly.settings import BackfillSettings
 from openanomaly.telemetry import BackfillMetrics

@@ -6,11 +6,10 @@ blocks and give them changelogs. Offsets are released at checkpoints only.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -19,23 +18,21 @@ from faust.types import TP
 
 from openanomaly.agents.emit import EmitChoice
 from openanomaly.agents.window_lane import Lane, Raw, Topic
+from openanomaly.agents.window_writes import WindowWrites, origin_of, topic_name
 from openanomaly.broker.dead_letter import DeadLetters
-from openanomaly.broker.faust_app import App, Row, committed_offsets, declare, end_offsets, publish
+from openanomaly.broker.faust_app import App, committed_offsets, declare, end_offsets
 from openanomaly.broker.ledger import Ledger
-from openanomaly.broker.notes import Origin
-from openanomaly.broker.ring_store import changelog_table, send_changelog
+from openanomaly.broker.ring_store import changelog_table
 from openanomaly.broker.topics import Topics
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.windows.admission import Budget
 from openanomaly.core.windows.explain import count, explain
-from openanomaly.core.windows.inputs import Item
-from openanomaly.core.windows.partition import Budget, Output, Partition
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import BlockPlan, plan, ring_retention_s
-from openanomaly.core.windows.records import Record
 from openanomaly.core.windows.replan import replan
 from openanomaly.errors import (
     ConfigError,
-    DeliveryError,
     RejectedError,
     RestartNeededError,
     RetryableError,
@@ -46,8 +43,6 @@ from openanomaly.telemetry import WindowMetrics
 log = logging.getLogger(__name__)
 
 _TELL_REFUSED_S = 60.0
-_QUIET_S = 20.0
-"""Longest wait for records on their way when partitions may leave; below the broker's for us to join."""
 
 
 class WindowWorker:
@@ -77,18 +72,12 @@ class WindowWorker:
         self._metrics = metrics
         self._dead_letters = dead_letters
         self._emit = EmitChoice(emit, emit_all_limit)
-        self._compress = compress
         self._has_history = has_history
         self._left: Counter[str] = Counter()
         self._refused_told, self._next_tell_s = 0, 0.0
         self._recovered: dict[str, set[int]] = {}
         self._recoveries = 0
         self._has_lanes = asyncio.Event()
-        self._may_write = asyncio.Event()
-        self._writing = 0
-        self._is_quiet = asyncio.Event()
-        self._is_quiet.set()
-        self._next_due = 0
         self._samples = declare(app, topics.samples)
         self._forecasts = declare(app, topics.forecasts)
         for spec in (topics.due, topics.scores):
@@ -100,11 +89,14 @@ class WindowWorker:
         # Samples may wait for so long before a worker repeats their run, and needs its marks and the steps
         # before them.
         self._ring = changelog_table(app, "ring", topics.samples.partitions, self, retention_s=self._kept_s())
-        self._state = changelog_table(app, "state", topics.samples.partitions, self, retention_s=None)
+        state = changelog_table(app, "state", topics.samples.partitions, self, retention_s=None)
+        self._writes = WindowWrites(
+            app, topics, metrics, dead_letters, self._ring, state, self._ledgers, compress=compress
+        )
         app.agent(self._samples, name="openanomaly.window.samples")(self._read_samples)
         app.agent(self._forecasts, name="openanomaly.window.forecasts")(self._read_forecasts)
         app.task(self._tick)
-        app.on_partitions_revoked.connect(self._wait_until_quiet)
+        app.on_partitions_revoked.connect(self._writes.wait_until_quiet)
         metrics.watch(self.counts, self.gauges)
 
     # -- what the tables' store tells (ChangelogOwner) -------------------------------------------
@@ -188,21 +180,8 @@ class WindowWorker:
         self._recovered.clear()
         self._recoveries += 1
         self._has_lanes.clear()
-        self._may_write.clear()
+        self._writes.close()
         self.is_recovered = False
-
-    async def _wait_until_quiet(self, *args: Any, **kwargs: Any) -> None:
-        """A partition may have a new owner as soon as this returns: nothing of ours may come behind its back.
-
-        Raises:
-            DeliveryError: records are on their way and nobody confirms them.
-        """
-        try:
-            await asyncio.wait_for(self._is_quiet.wait(), _QUIET_S)
-        except TimeoutError as exc:
-            raise DeliveryError(
-                f"{self._writing} writes were not confirmed within {_QUIET_S:.0f} s of a rebalance"
-            ) from exc
 
     def recovered(self, table: str, active: set[int], standby: set[int]) -> None:
         self._recovered[table] = active
@@ -231,7 +210,7 @@ class WindowWorker:
             every = self._settings.checkpoint_s
             lane = self.lanes[number] = Lane(
                 partition,
-                self,
+                self._writes,
                 checkpoint_s=every,
                 idle_ttl_ms=round(self._settings.idle_ttl_s * 1000),
                 first_checkpoint_s=every * (number + 1) / self._topics.samples.partitions,
@@ -240,7 +219,7 @@ class WindowWorker:
             )
             lane.start()
         self._choose_emit()
-        self._may_write.set()
+        self._writes.open()
         self._has_lanes.set()
         self.is_recovered = True
         log.info("windows ready: %d partitions, %d series", len(self.lanes), self.budget.used)
@@ -248,7 +227,7 @@ class WindowWorker:
     def _read_on(self, number: int, topic: Topic, is_on: bool) -> None:
         """Read more of a partition of `topic`, or not; in a rebalance that is not ours to say."""
         if self._has_lanes.is_set():
-            tps = {TP(self._name(topic), number)}
+            tps = {TP(topic_name(self._topics, topic), number)}
             (self.app.consumer.resume_partitions if is_on else self.app.consumer.pause_partitions)(tps)
 
     def _crashed(self, error: BaseException) -> None:
@@ -259,7 +238,7 @@ class WindowWorker:
         """Write what is computed and a last checkpoint of every partition."""
         lanes, self.lanes = list(self.lanes.values()), {}
         # In a rebalance nothing can be written; the next owner repeats what was not.
-        await asyncio.gather(*(lane.stop(flush=self._may_write.is_set()) for lane in lanes))
+        await asyncio.gather(*(lane.stop(flush=self._writes.is_open) for lane in lanes))
 
     # -- agents --------------------------------------------------------------------------------
 
@@ -285,16 +264,12 @@ class WindowWorker:
         message = event.message
         raw = Raw(message.value or b"", int(message.timestamp * 1000))
         message.value = None  # the ledger holds the shell until the checkpoint, not the bytes
-        if self._dead_letters.is_set_aside(self._origin(topic, message.partition, message.offset, raw)):
+        if self._dead_letters.is_set_aside(
+            origin_of(self._topics, topic, message.partition, message.offset, raw)
+        ):
             self._metrics.rejected.labels(topic=topic).inc()
             raw.is_set_aside = True
         return self.lanes.get(message.partition), raw
-
-    def _origin(self, topic: str, partition: int, offset: int, raw: Raw) -> Origin:
-        return Origin(self._name(topic), partition, offset, raw.written_ms)
-
-    def _name(self, topic: str) -> str:
-        return self._topics.samples.name if topic == "samples" else self._topics.forecasts.name
 
     async def _tick(self) -> None:
         """Offer every lane the time, with the end of its samples read after that moment."""
@@ -390,71 +365,3 @@ class WindowWorker:
             "partitions": len(held),
             "partitions_of_all": self._topics.samples.partitions,
         }
-
-    # -- where lanes write (window_lane.Writer) --------------------------------------------------
-
-    async def state(self, partition: int, records: Sequence[Record]) -> None:
-        await self._changelog(self._state, partition, records)
-
-    async def ring(self, partition: int, records: Sequence[Record]) -> None:
-        await self._changelog(self._ring, partition, records)
-
-    async def _changelog(self, table: Any, partition: int, records: Sequence[Record]) -> None:
-        async with self._write():
-            await send_changelog(table, partition, [(r.key, r.value) for r in records])
-
-    async def results(self, partition: int, output: Output) -> None:
-        due: list[Row] = []
-        for frame in output.due:
-            self._next_due = (self._next_due + 1) % self._topics.due.partitions
-            due.append((self._next_due, None, frame.encode()))
-        scores: list[Row] = [
-            (partition, None, record) for frame in output.scores for record in frame.records(self._compress)
-        ]
-        async with self._write():
-            await asyncio.gather(
-                publish(self.app, self._topics.due.name, due),
-                publish(self.app, self._topics.scores.name, scores),
-            )
-
-    @contextlib.asynccontextmanager
-    async def _write(self) -> AsyncIterator[None]:
-        """While partitions are ours. In a rebalance a lane waits: it goes on, or is dropped."""
-        await self._may_write.wait()
-        self._writing += 1
-        self._is_quiet.clear()
-        try:
-            yield
-        finally:
-            self._writing -= 1
-            if not self._writing:
-                self._is_quiet.set()
-
-    def took(self, samples: int, waited_s: float) -> None:
-        self._metrics.frame_samples.observe(samples)
-        self._metrics.queue_wait_seconds.observe(max(0.0, waited_s))
-
-    async def reject(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
-        self._metrics.rejected.labels(topic=topic).inc()
-        detail, reason = str(error), type(error).__name__
-        await self._dead_letters.set_aside(
-            self._name(topic), partition, item.offset, None, item.value.value, detail, reason
-        )
-
-    async def note(self, topic: str, partition: int, item: Item[Raw], error: Exception) -> None:
-        raw = item.value
-        await self._dead_letters.note(error, [(self._origin(topic, partition, item.offset, raw), raw.value)])
-
-    async def release(self, partition: int, samples: int, forecasts: int) -> None:
-        offsets = {
-            TP(self._topics.samples.name, partition): samples,
-            TP(self._topics.forecasts.name, partition): forecasts,
-        }
-        recoveries = -1
-        # A rebalance that leaves us the partition forgets what was released and not committed.
-        while recoveries != self._recoveries:
-            await self._may_write.wait()
-            recoveries = self._recoveries
-            self._ledgers["samples"].release(partition, samples)
-            self._ledgers["forecasts"].release(partition, forecasts)
-            await self.app.consumer.committed_through(offsets)

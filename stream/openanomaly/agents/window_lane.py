@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 
 from openanomaly.core.frames import ForecastFrame, SampleFrame
 from openanomaly.core.windows.inputs import Inputs, Item, Tick
-from openanomaly.core.windows.partition import Checkpoint, Output, Partition
+from openanomaly.core.windows.output import Checkpoint, Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Record
 from openanomaly.core.windows.replan import replan

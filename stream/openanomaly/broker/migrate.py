@@ -19,7 +19,8 @@ from openanomaly.broker.relocated_letters import Relocation
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.core.frames import DueFrame, SampleFrame, ScoreFrame
 from openanomaly.core.windows import migrate as core
-from openanomaly.core.windows.partition import Budget, Partition
+from openanomaly.core.windows.admission import Budget
+from openanomaly.core.windows.partition import Partition
 from openanomaly.errors import BusUnavailableError, MalformedFrameError
 
 

@@ -12,7 +12,9 @@ from openanomaly.broker.offline import Bounds
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.core.windows import migrate as core
 from openanomaly.core.windows import records
-from openanomaly.core.windows.partition import Budget, Output, Partition
+from openanomaly.core.windows.admission import Budget
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.errors import BrokerError, ConfigError, MalformedFrameError
 
 _HELD = 4

@@ -19,7 +19,8 @@ from openanomaly.broker.offline import EmbeddedLog
 from openanomaly.core.frames import SampleFrame
 from openanomaly.core.series import partition_of
 from openanomaly.core.windows import records
-from openanomaly.core.windows.partition import Budget, Partition
+from openanomaly.core.windows.admission import Budget
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2, frames_pb2

@@ -212,7 +212,7 @@ class Life:
         last = {record.key: offset for offset, record in enumerate(self._broker.state)}  # compacted
         state = [(offset, self._broker.state[offset]) for offset in sorted(last.values())]
         left = {RING: list(enumerate(self._broker.ring)), STATE: state}
-        tables = {RING: self.worker._ring.data, STATE: self.worker._state.data}
+        tables = {RING: self.worker._ring.data, STATE: self.worker._writes._state.data}
         while left:
             topic = self.line.random.choice(sorted(left))
             batch, left[topic] = left[topic][:40], left[topic][40:]

@@ -15,7 +15,8 @@ from openanomaly.core.frames import SampleFrame
 from openanomaly.core.ports.tsdb_client import Samples, TSDBClient
 from openanomaly.core.series import encode_labels
 from openanomaly.core.series_column import SeriesColumn
-from openanomaly.core.windows.partition import Budget, Partition
+from openanomaly.core.windows.admission import Budget
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import QueryRejectedError, TsdbUnavailableError
 from openanomaly.settings import BackfillSettings

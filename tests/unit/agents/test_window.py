@@ -214,12 +214,12 @@ def test_in_a_rebalance_nothing_is_written_and_what_is_on_its_way_is_waited_for(
     async def scenario() -> None:
         broker = worker.app.producer = worker.app.consumer = cast("Any", Broker())
         record = [Record(b"key", b"value")]
-        worker._may_write.set()
-        before = asyncio.create_task(worker.state(0, record))
+        worker._writes.open()
+        before = asyncio.create_task(worker._writes.state(0, record))
         await settle()
         worker.revoked("ring")
-        quiet = asyncio.create_task(worker._wait_until_quiet())
-        behind = asyncio.create_task(worker.ring(0, record))
+        quiet = asyncio.create_task(worker._writes.wait_until_quiet())
+        behind = asyncio.create_task(worker._writes.ring(0, record))
         await settle()
         assert len(broker.taken) == 1
         assert not quiet.done(), "the partition may not be given away yet"
@@ -274,15 +274,15 @@ def test_offsets_are_released_until_they_are_committed(worker: WindowWorker) -> 
             ledger = SimpleNamespace(release=lambda p, n, topic=topic: released.append((topic, p, n)))
             worker._ledgers[topic] = cast("Any", ledger)
         worker.app.consumer = cast("Any", SimpleNamespace(committed_through=committed_through))
-        worker._may_write.set()
-        release = asyncio.create_task(worker.release(1, 5, 3))
+        worker._writes.open()
+        release = asyncio.create_task(worker._writes.release(1, 5, 3))
         await asyncio.sleep(0.01)
         assert asked == [{TP("t.samples", 1): 5, TP("t.forecasts", 1): 3}]
         worker.revoked("state")
         commits.put_nowait(None)
         await asyncio.sleep(0.01)
         assert len(asked) == 1
-        worker._may_write.set()
+        worker._writes.open()
         await asyncio.sleep(0.01)
         assert len(asked) == 2
         assert not release.done()

@@ -11,10 +11,12 @@ from openanomaly.core.frames import ForecastFrame, SampleFrame
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
 from openanomaly.core.series import encode_labels
 from openanomaly.core.series_column import SeriesColumn
+from openanomaly.core.windows.admission import Budget
 from openanomaly.core.windows.inputs import Item
-from openanomaly.core.windows.partition import Budget, Output, Partition, Position
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
-from openanomaly.core.windows.records import Record
+from openanomaly.core.windows.records import Position, Record
 from waiting import until
 
 STEP_MS = 10_000

@@ -18,9 +18,11 @@ from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.services.answer import MAX_BATCH, Answerer
 from openanomaly.core.windows import migrate, records
-from openanomaly.core.windows.partition import Budget, Output, Partition, Position
+from openanomaly.core.windows.admission import Budget
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
-from openanomaly.core.windows.records import Record
+from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.rows import STATE_PAGE
 from openanomaly.errors import MalformedFrameError, UnknownVersionError
 

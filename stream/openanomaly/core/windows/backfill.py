@@ -17,7 +17,8 @@ from openanomaly.core.windows import output, records
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE
 from openanomaly.core.windows.migrate import steps
-from openanomaly.core.windows.partition import Output, Partition, catalogue_records
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.rows import LATEST_MS, NEVER, NONE, STATE_PAGE, Rows, as_slice
 
@@ -149,7 +150,7 @@ def remember(partition: Partition, past: Past, now_ms: int) -> Output:
         _learn_again(block, some, bucket, value + c.base[some])
     block.touched[rows // STATE_PAGE] = block.touched_cold[rows // STATE_PAGE] = True
     block.counts["backfilled"] += rows.size
-    out.catalogue += catalogue_records(block)
+    out.catalogue += records.catalogue_records(block)
     out.ring += records.ring_records(block, _closings(block, rows), partition.position)
     out.due += output.due_frames(block, [block.due_now(rows)], partition.number, now_ms)
     return out

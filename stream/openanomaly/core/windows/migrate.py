@@ -21,7 +21,8 @@ from openanomaly.core.windows import records
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE
 from openanomaly.core.windows.inputs import Inputs, Item, Tick
-from openanomaly.core.windows.partition import Output, Partition
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.ring import Ring
@@ -156,8 +157,7 @@ def _adopt(block: Block, old: Block, rows: Rows) -> Rows:
 def catalogue_records(partition: Partition) -> Iterator[Record]:
     """Who owns the rows."""
     for block in partition.blocks.values():
-        for page, slot, value in block.catalogue.records():
-            yield Record(records.key(records.CATALOGUE, block.uid, page, slot), value)
+        yield from records.catalogue_records(block)
 
 
 def ring_records(partition: Partition) -> Iterator[Record]:

@@ -1,6 +1,7 @@
-"""What closings are for others: contexts that are due, and scores."""
+"""What a partition says: records to recover from, contexts that are due, and scores."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -9,11 +10,41 @@ from numpy.typing import NDArray
 from openanomaly.core.frames import ROW_BYTES, DueFrame, ScoreFlag, ScoreFrame
 from openanomaly.core.windows.block import Block, Closing, Scored
 from openanomaly.core.windows.plan import WatchedPipeline
+from openanomaly.core.windows.records import Record
 from openanomaly.core.windows.rows import STATE_PAGE, Rows
 
 Emit = Literal["all", "episodes"]
 _DUE_BYTES = 384 << 10
 _SCORE_ROWS = 2048
+
+
+@dataclass(slots=True)
+class Output:
+    """What to write, in this order: each list confirmed before the next is sent."""
+
+    catalogue: list[Record] = field(default_factory=list)
+    ring: list[Record] = field(default_factory=list)
+    due: list[DueFrame] = field(default_factory=list)
+    scores: list[ScoreFrame] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.catalogue or self.ring or self.due or self.scores)
+
+    def add(self, after: "Output") -> None:
+        """Take in an output that comes right behind this one."""
+        self.catalogue += after.catalogue
+        self.ring += after.ring
+        self.due += after.due
+        self.scores += after.scores
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Row state to write; once confirmed, inputs before these offsets are not needed again."""
+
+    records: list[Record]
+    samples: int
+    forecasts: int
 
 
 def due_frames(block: Block, closings: list[Closing], partition: int, now_ms: int) -> Iterator[DueFrame]:

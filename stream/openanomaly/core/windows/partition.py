@@ -9,57 +9,28 @@ the same records once more.
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.fields import parse
-from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.frames import ForecastFrame, SampleFrame, ScoreFrame
 from openanomaly.core.series import decode_labels
 from openanomaly.core.windows import output, records
 from openanomaly.core.windows.admission import Budget, Refused, admit, in_none, members_of
 from openanomaly.core.windows.block import Block, Closing
-from openanomaly.core.windows.catalogue import FREE, UNWANTED, Catalogue, missing
+from openanomaly.core.windows.catalogue import UNWANTED, Catalogue, missing
 from openanomaly.core.windows.census import census_frames
+from openanomaly.core.windows.output import Checkpoint, Output
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.ring import Ring
-from openanomaly.core.windows.rows import PART, Rows
-from openanomaly.errors import BrokerError, RestartNeededError
+from openanomaly.core.windows.rows import PART
+from openanomaly.core.windows.strangers import Strangers
+from openanomaly.errors import BrokerError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 
 _MARKS = 20_000
-_STRANGER_BYTES = 4 << 20
-
-
-@dataclass(slots=True)
-class Output:
-    """What to write, in this order: each list confirmed before the next is sent."""
-
-    catalogue: list[Record] = field(default_factory=list)
-    ring: list[Record] = field(default_factory=list)
-    due: list[DueFrame] = field(default_factory=list)
-    scores: list[ScoreFrame] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.catalogue or self.ring or self.due or self.scores)
-
-    def add(self, after: "Output") -> None:
-        """Take in an output that comes right behind this one."""
-        self.catalogue += after.catalogue
-        self.ring += after.ring
-        self.due += after.due
-        self.scores += after.scores
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """Row state to write; once confirmed, inputs before these offsets are not needed again."""
-
-    records: list[Record]
-    samples: int
-    forecasts: int
 
 
 class Partition:
@@ -91,8 +62,7 @@ class Partition:
         self._moving_from: str | None = None
         self._left: Counter[str] = Counter()
         self._refused = Refused()
-        self._strangers: dict[int, list[tuple[bytes, bytes]]] = {}
-        self._stranger_bytes = 0
+        self._strangers = Strangers()
 
     def make_block(self, plan: BlockPlan) -> Block:
         """A block without series."""
@@ -139,7 +109,7 @@ class Partition:
         self.written.add(uid)
         block = self.blocks.get(uid)
         if block is None:
-            self._pass_over(uid, key, value)
+            self._strangers.keep(uid, key, value)
         elif kind in (records.COLUMN, records.PATCH):
             take = records.restore_column if kind == records.COLUMN else records.restore_patch
             mark = take(block, value)
@@ -156,28 +126,13 @@ class Partition:
             self._pages.pop(key, None)  # what is written last holds, and so is restored last
             self._pages[key] = value
 
-    def _pass_over(self, uid: int, key: bytes, value: bytes) -> None:
-        """Of windows that no pipeline asks for. A copy may hear of a new pipeline later than who writes."""
-        held = self._strangers.setdefault(uid, [])
-        self._stranger_bytes += len(key) + len(value)
-        if self._stranger_bytes > _STRANGER_BYTES:
-            for kept in self._strangers.values():
-                kept.clear()
-        else:
-            held.append((key, value))
-
     def recall(self, uid: int) -> None:
         """Windows that nobody asked for are wanted, before the start: take their records.
 
         Raises:
             RestartNeededError: they were too many to be kept.
         """
-        held = self._strangers.pop(uid, None)
-        if held is not None and not held:
-            raise RestartNeededError(
-                f"partition {self.number} is being copied and has passed over windows that are wanted now"
-            )
-        for key, value in held or ():
+        for key, value in self._strangers.recall(uid, self.number):
             self.restore(key, value)
 
     def start(self) -> None:
@@ -301,7 +256,7 @@ class Partition:
                 rows, timestamp_ms, value = rows[keep], timestamp_ms[keep], value[keep]
             block.counts["in"] += frame.row.size
             closings = block.put(rows.astype(np.int64), timestamp_ms, value, frame.received_ms)
-            out.catalogue += catalogue_records(block)
+            out.catalogue += records.catalogue_records(block)
             self._extend(out, block, closings, position, now_ms)
         return out
 
@@ -352,7 +307,7 @@ class Partition:
                 self.distinct_series -= in_none(self._others(block), block.catalogue.ids[rows])
                 block.evict(rows)
                 self.budget.give(rows.size)
-                out.catalogue += catalogue_records(block)
+                out.catalogue += records.catalogue_records(block)
         return out
 
     def leave(self, block: Block) -> None:
@@ -432,14 +387,3 @@ class Partition:
         ):
             self._written_ms.popleft()
         return self._written_ms[0][0] if self._written_ms else self.position.forecasts
-
-
-def catalogue_records(block: Block) -> list[Record]:
-    """The pages of a block's catalogue that changed since the last call."""
-    return [
-        Record(records.key(records.CATALOGUE, block.uid, page, slot), value)
-        for page, slot, value in block.catalogue.records()
-    ]
-
-
-__all__ = ["FREE", "Budget", "Checkpoint", "Output", "Partition", "Position", "Rows"]

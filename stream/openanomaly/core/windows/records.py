@@ -95,6 +95,14 @@ def restore_move(record: bytes) -> str | None:
     return None if m.is_complete else m.source
 
 
+def catalogue_records(block: Block) -> list[Record]:
+    """The pages of the catalogue that changed since the last call."""
+    return [
+        Record(key(CATALOGUE, block.uid, page, slot), value)
+        for page, slot, value in block.catalogue.records()
+    ]
+
+
 def anew_record(kind: int, block: Block) -> Record:
     """That all of a block before this record, in its changelog, is of another life of it."""
     value = pb.Patch(version=STEP_VERSION, block=block.uid).SerializeToString()

@@ -16,7 +16,8 @@ from openanomaly.core.windows.admission import Budget, in_none
 from openanomaly.core.windows.bands import Bands
 from openanomaly.core.windows.block import Block, Closing, Scoring
 from openanomaly.core.windows.migrate import closings, steps
-from openanomaly.core.windows.partition import Output, Partition, catalogue_records
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.rows import STATE_PAGE, Rows
 
@@ -54,7 +55,7 @@ def replan(partition: Partition, plans: Sequence[BlockPlan], now_ms: int) -> Out
         partition.written.add(uid)
         if (old := _nearest(block, [*before.values(), *partition.blocks.values()])) is not None:
             _begin_as(block, old, partition.budget)
-            out.catalogue += catalogue_records(block)
+            out.catalogue += records.catalogue_records(block)
             out.ring += records.ring_records(block, closings(block), partition.position)
             out.due += output.due_frames(
                 block, [block.due_now(block.catalogue.live_rows())], partition.number, now_ms

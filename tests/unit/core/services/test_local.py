@@ -11,7 +11,8 @@ from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreF
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring import LEVELS
 from openanomaly.core.services.local import LocalScoring, one_each
-from openanomaly.core.windows.partition import Budget, Partition
+from openanomaly.core.windows.admission import Budget
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import ForecastError, MalformedFrameError, UnknownVersionError
 from waves import START_MS, STEP_MS, frame, in_frames, pipeline, said, waves

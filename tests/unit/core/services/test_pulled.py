@@ -20,7 +20,8 @@ from openanomaly.core.services.inference_loop import InferenceLoop
 from openanomaly.core.services.local import LocalScoring
 from openanomaly.core.services.pull_report import PullOptions, Report
 from openanomaly.core.services.pull_state import PullState
-from openanomaly.core.windows.partition import Budget, Partition
+from openanomaly.core.windows.admission import Budget
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.errors import QueryRejectedError, TsdbUnavailableError
 from waves import said

@@ -10,8 +10,10 @@ from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
 from openanomaly.core.series import encode_labels
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows import records
+from openanomaly.core.windows.admission import Budget
 from openanomaly.core.windows.block import Block
-from openanomaly.core.windows.partition import Budget, Output, Partition
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.core.windows.rows import RING_PAGE
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from openanomaly.core.frames import SampleFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.windows import migrate
-from openanomaly.core.windows.partition import Budget, Output, Partition
+from openanomaly.core.windows.admission import Budget
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
 from unit.core.windows import world
 from unit.core.windows.world import Broker, Crash, Event, Infer, Play, Samples, Worker

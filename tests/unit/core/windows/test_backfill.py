@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from openanomaly.core.pipelines.pipeline import ScoreOptions
 from openanomaly.core.windows.backfill import Newborn, learn, remember
-from openanomaly.core.windows.partition import Output, Partition
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.rows import NONE
 from unit.core.windows import drive, world
 

@@ -8,7 +8,8 @@ from openanomaly.core.pipelines.pipeline import ScoreOptions
 from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.series_column import SeriesColumn, SeriesKind
 from openanomaly.core.windows.explain import explain
-from openanomaly.core.windows.partition import Output, Partition
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from unit.core.windows import drive
 from unit.core.windows.reference import STALE
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
-from openanomaly.core.windows.partition import Output
+from openanomaly.core.windows.output import Output
 from openanomaly.core.windows.plan import plan
 from openanomaly.core.windows.replan import replan
 from openanomaly.errors import RestartNeededError
@@ -195,7 +195,7 @@ def test_a_copy_takes_what_it_passed_over() -> None:
 
 
 def test_a_copy_that_passed_over_too_much_needs_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openanomaly.core.windows.partition._STRANGER_BYTES", 100)
+    monkeypatch.setattr("openanomaly.core.windows.strangers._MOST_BYTES", 100)
     written = feed(drive.partition(MINUTES), range(40))
     copy = drive.fresh(drive.pipeline())
     for record in written:

@@ -12,7 +12,8 @@ from openanomaly.core.contexts import Contexts
 from openanomaly.core.frames import DueFrame, ForecastFrame
 from openanomaly.core.pipelines.pipeline import ScoreOptions
 from openanomaly.core.scoring import LEVELS
-from openanomaly.core.windows.partition import Output, Partition
+from openanomaly.core.windows.output import Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.records import state_columns
 from openanomaly.core.windows.ring import Ring
 from parts.part import missing

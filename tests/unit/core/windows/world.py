@@ -11,8 +11,10 @@ from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreF
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring import LEVELS
 from openanomaly.core.windows import records
+from openanomaly.core.windows.admission import Budget
 from openanomaly.core.windows.inputs import Inputs, Item, Tick
-from openanomaly.core.windows.partition import Budget, Checkpoint, Output, Partition
+from openanomaly.core.windows.output import Checkpoint, Output
+from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import plan
 from openanomaly.core.windows.records import Record
 from openanomaly.core.windows.replan import replan
