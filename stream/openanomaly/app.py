@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 
 import uvloop
 
@@ -332,6 +333,7 @@ class Process:
         def take(partition: int, record: bytes, is_live: bool) -> None:
             board.take(ScoreFrame.decode(record), int(time.time() * 1000), partition, is_live)
 
+        self.running.tell(at_once(lambda wanted: partial(board.keep_only, [p.name for p in wanted])))
         follower = Follower(app, self.topics.scores, take, settings.lead_s)
         self._followers.append(follower)
         self.telemetry.status.watch(

@@ -6,7 +6,7 @@ newest step, whatever the wall clock says: replayed history is shown like live s
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,6 +88,7 @@ class Board:
         self.tracks = Tracks(limits.anomalies, min(limits.steps, 100_000))
         self.groups = Groups()
         self.pipelines: dict[str, Watched] = {}
+        self._removed: frozenset[str] = frozenset()
         self.counts: Counter[str] = Counter({"in": 0, "taken": 0, "repeated": 0, "left_out": 0})
         self.clock_ms = 0
         """Wall clock when the newest steps came."""
@@ -128,9 +129,20 @@ class Board:
             self._swept_ms = self.clock_ms
             self._sweep()
 
+    def keep_only(self, names: Collection[str]) -> None:
+        """Other pipelines are no more: nothing of them is shown, nor taken where it still comes."""
+        self.version += 1
+        self._removed = (self._removed | self.pipelines.keys()) - set(names)
+        for watched in [self.pipelines.pop(name) for name in self._removed & self.pipelines.keys()]:
+            rows = self.known.rows
+            rows = rows[self.known.pipeline[rows] == watched.number]
+            tracks = self.known.track[rows]
+            self._untrack(tracks[tracks != NOT_TRACKED].astype(np.int64))
+            self.known.release(rows)
+
     def _watched(self, name: str) -> Watched | None:
         watched = self.pipelines.get(name)
-        if watched is None and len(self.pipelines) < _PIPELINES:
+        if watched is None and name not in self._removed and len(self.pipelines) < _PIPELINES:
             watched = self.pipelines[name] = Watched(name, self.known.add_pipeline())
         return watched
 
@@ -270,7 +282,7 @@ class Board:
 
     def is_away(self, rows: Rows) -> NDArray[np.bool_]:
         """Which series have had no step for a while, although others have."""
-        patience = np.zeros(max(len(self.pipelines), 1), np.int64)
+        patience = np.zeros(self.known.pipelines + 1, np.int64)
         for watched in self.pipelines.values():
             patience[watched.number] = watched.patience_ms
         gone: NDArray[np.bool_] = (

@@ -79,6 +79,11 @@ class Known:
         key: bytes = self._ids[row].tobytes()
         return key.hex()
 
+    @property
+    def pipelines(self) -> int:
+        """How many have been added: their numbers are below this."""
+        return len(self._tables)
+
     def add_pipeline(self) -> int:
         self._tables.append(IdTable())
         return len(self._tables) - 1

@@ -430,3 +430,23 @@ def test_counts_agree_with_a_slow_reference(moves: list[list[int | None]]) -> No
     assert answer["summary"]["anomalous"] == sum(flags == OPEN for flags in current.values())
     listed = [a for a in answer["anomalies"] if a["state"] == "open"]
     assert len(listed) == answer["summary"]["anomalous"]
+
+
+def test_a_pipeline_that_is_removed_is_not_shown_any_more_and_may_come_back() -> None:
+    """Neither its open episodes, nor what its window workers still send."""
+    found = board(*(step(FLEET, n) for n in range(5)), step(FLEET, 5, {2: START}))
+    other = replace(step(FLEET, 5, {1: START}), pipeline="other")
+    give(found, other)
+    assert [p["name"] for p in shown(found)["pipelines"]] == ["default", "other"]
+
+    found.keep_only(["other"])
+    give(found, step(FLEET, 6, {2: OPEN}))
+    answer = shown(found)
+    assert [p["name"] for p in answer["pipelines"]] == ["other"]
+    assert [a["pipeline"] for a in answer["anomalies"]] == ["other"]
+    assert found.known.rows.size == len(FLEET)
+    assert found.counts["in"] == found.counts["taken"] + found.counts["left_out"]
+
+    found.keep_only(["other", "default"])
+    give(found, step(FLEET, 7, {2: START}))
+    assert sorted(a["pipeline"] for a in shown(found)["anomalies"]) == ["default", "other"]
