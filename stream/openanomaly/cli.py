@@ -144,6 +144,12 @@ def _add_demo_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open the status page")
     parser.add_argument(
+        "--send-to",
+        metavar="URL",
+        help="send the fleet's past, faults in it, to the remote-write address of a running installation, "
+        "say which series have them, and end; its pipeline has steps of five minutes",
+    )
+    parser.add_argument(
         "--set",
         metavar="NAME=VALUE",
         action="append",
@@ -165,6 +171,8 @@ def _between(least: int, most: int = 1_000_000) -> Callable[[str], int]:
 def _demo(options: argparse.Namespace) -> int:
     from openanomaly.demo import run  # heavy: an HTTP client and server
 
+    if options.send_to is not None:
+        return run.send_past(options.send_to, options.series, options.seed, options.days)
     return run.main(
         run.Options(
             series=options.series,
