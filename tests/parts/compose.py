@@ -94,7 +94,7 @@ class Running:
         text = re.sub(rf"(?<![\w.-])({names}|localhost|127\.0\.0\.1):(\d+)\b", address, text)
         text = re.sub(r"(?<=://)():(\d+)\b", address, text)
         for target, path in sorted(self._mounts(service).items(), reverse=True):
-            text = re.sub(rf"(?<![\w./-]){re.escape(target)}(?![\w-])", str(path), text)
+            text = re.sub(rf"(?:(?<![\w./-])|(?<=://)){re.escape(target)}(?![\w-])", str(path), text)
         for pattern, instead in OLDER.items():
             text = re.sub(pattern, instead, text)
         return text
