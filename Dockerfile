@@ -4,12 +4,13 @@
 #   docker build --target inference-cpu -t openanomaly:cpu .       the same with a torch that has no CUDA
 #   docker build --build-arg EXTRAS="fast pull api mongo" .        with other extras of pyproject.toml
 ARG PYTHON=3.12.12-slim-bookworm
+ARG EXTRAS="fast"
 
 FROM python:${PYTHON} AS build
 ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/opt/openanomaly
 RUN --mount=type=cache,target=/root/.cache/pip pip install uv==0.13.9
 WORKDIR /src
-ARG EXTRAS="fast"
+ARG EXTRAS
 # Dependencies first: they change more rarely than the code.
 COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache/uv \
@@ -19,18 +20,21 @@ COPY README.md LICENSE ./
 COPY stream stream
 
 FROM build AS build-base
+ARG EXTRAS
 RUN --mount=type=cache,target=/root/.cache/uv \
     for extra in $EXTRAS; do set -- "$@" --extra "$extra"; done \
     && uv sync --frozen --no-dev --no-editable "$@"
 
 # torch of the lock file brings CUDA: its libraries are wheels of their own.
 FROM build AS build-gpu
+ARG EXTRAS
 RUN --mount=type=cache,target=/root/.cache/uv \
     for extra in chronos $EXTRAS; do set -- "$@" --extra "$extra"; done \
     && uv sync --frozen --no-dev --no-editable "$@"
 
 # The same version of torch without CUDA is on an index of PyTorch's; all else is as the lock file says.
 FROM build AS build-cpu
+ARG EXTRAS
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN --mount=type=cache,target=/root/.cache/uv \
     for extra in chronos $EXTRAS; do set -- "$@" --extra "$extra"; done \

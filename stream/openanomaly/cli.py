@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from openanomaly import definitions
-from openanomaly.commands import backtest, dead_letter, export, migrate, schema
+from openanomaly.commands import backtest, dead_letter, export, migrate, schema, size
 from openanomaly.definitions import Changes
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return export.main(options)
         if options.command == "schema":
             return schema.main(options)
+        if options.command == "size":
+            return size.main(options)
         if options.command == "backtest":
             return backtest.main(options)
         settings = _settings(options)
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_parser(commands)
     export.add_parser(commands)
     schema.add_parser(commands)
+    size.add_parser(commands)
     backtest.add_parser(commands)
     commands.add_parser("version", help="print the version")
     return parser
