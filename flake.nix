@@ -20,7 +20,7 @@
           export LD_LIBRARY_PATH=${pkgs.lib.makeLibraryPath [ pkgs.stdenv.cc.cc.lib ]}''${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
           export UV_PROJECT_ENVIRONMENT="''${XDG_CACHE_HOME:-$HOME/.cache}/openanomaly/${version}-${baseNameOf self.outPath}"
           extras=()
-          for extra in ''${OPENANOMALY_EXTRAS:-fast}; do extras+=(--extra "$extra"); done
+          for extra in ''${EXTRAS:-fast}; do extras+=(--extra "$extra"); done
           exec uv run --quiet --frozen --no-dev --no-editable --project ${self} "''${extras[@]}" openanomaly "$@"
         '';
       };

@@ -7,8 +7,10 @@ import functools
 import json
 import re
 import urllib.parse
+import urllib.request
 from pathlib import Path
 
+import pymongo
 import pytest
 import yaml
 
@@ -105,12 +107,15 @@ def see_a_spike(running: Running, fleet: str, windows: str) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_what_starts_by_default_scores_a_spike(tmp_path: Path) -> None:
-    with compose.up(tmp_path) as running:
+def test_roles_on_kafka_score_a_spike_and_pull_mode_asks_prometheus(tmp_path: Path) -> None:
+    with compose.up(tmp_path, *PROFILES["pull"]) as running:
         see_a_spike(running, "fleet", "window")
         for role in ("receiver", "window", "inference", "sink"):
             address = running.url(role, 9201).removeprefix("http://")
             running.wait_until(functools.partial(is_scraped, running, address), f"metrics of {role}")
+        asked = 'openanomaly_pull_runs_total{outcome="ok",pipeline="cpu"} '
+        metrics = f"{running.url('pull', 9201)}/metrics"
+        running.wait_until(lambda: asked in get(metrics).decode(), "a query of Prometheus", 60)
         running.check()
 
 
@@ -119,3 +124,32 @@ def test_one_process_without_kafka_scores_a_spike(tmp_path: Path) -> None:
     with compose.up(tmp_path, "--profile", "standalone") as running:
         see_a_spike(running, "fleet-standalone", "openanomaly")
         running.check()
+
+
+def test_the_api_keeps_pipelines_in_mongodb(tmp_path: Path) -> None:
+    with compose.up(tmp_path, *PROFILES["mongo"], "--profile", "mongo") as running:
+        running.wait_until_healthy("api")
+        service = running.services["api"]
+        token = service["environment"]["OPENANOMALY_API_AUTH_BEARER_TOKEN"]
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        url = f"{running.url('api', 9202)}/api/v1/pipelines"
+        body = b'{"name": "web", "selector": "up"}'
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=10) as answer:
+            assert answer.status == 201
+        with pymongo.MongoClient(f"mongodb://{running.address('mongo', 27017)}") as client:
+            [kept] = client["openanomaly"]["pipelines"].find()
+        assert kept["definition"]["selector"] == "up"
+
+
+def test_grafana_is_given_its_data_source_and_its_dashboards() -> None:
+    services = compose.project()["services"]
+    mounts = {mount["target"]: Path(mount["source"]) for mount in services["grafana"]["volumes"]}
+    folder = mounts["/etc/grafana/provisioning"]
+    [source] = yaml.safe_load((folder / "datasources/victoriametrics.yaml").read_text())["datasources"]
+    address = urllib.parse.urlsplit(source["url"])
+    assert [port["target"] for port in services[str(address.hostname)]["ports"]] == [address.port]
+    [provider] = yaml.safe_load((folder / "dashboards/openanomaly.yaml").read_text())["providers"]
+    dashboards = list(mounts[provider["options"]["path"]].glob("*.json"))
+    assert dashboards
+    for dashboard in dashboards:
+        json.loads(dashboard.read_text())

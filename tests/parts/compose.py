@@ -11,6 +11,7 @@ import contextlib
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from parts import kafka, tools
+from parts import kafka, mongo, tools
 from parts.debian import program
 from parts.part import HOST, PartError, Process, answers, free_port, wait_until
 
@@ -33,7 +34,7 @@ PROGRAMS = {
     "victoriametrics/victoria-metrics": ("victoria-metrics", "-httpListenAddr", 8428),
     "victoriametrics/vmalert": ("vmalert", "-httpListenAddr", 8880),
 }
-ABSENT = ("grafana/grafana", "mongo")
+ABSENT = ("grafana/grafana",)
 """Images of programs that are in no package registry; tests/deploy looks at what they are given."""
 # What Debian's older versions refuse -> what does the same to what is tested here: Prometheus 2 speaks
 # remote-write 1.0 only, vmalert 1.79 wants an address for its alerts (the port is `discard`).
@@ -80,8 +81,11 @@ class Running:
             self._ports[key] = free_port()
         return self._ports[key]
 
+    def address(self, service: str, port: int) -> str:
+        return f"{HOST}:{self.port(service, port)}"
+
     def url(self, service: str, port: int) -> str:
-        return f"http://{HOST}:{self.port(service, port)}"
+        return f"http://{self.address(service, port)}"
 
     def _here(self, service: str, text: str) -> str:
         """`text` of a service with addresses and paths of this machine."""
@@ -89,7 +93,7 @@ class Running:
 
         def address(found: re.Match[str]) -> str:
             name = service if found[1] in (HOST, "localhost", "") else found[1]
-            return f"{HOST}:{self.port(name, int(found[2]))}"
+            return self.address(name, int(found[2]))
 
         text = re.sub(rf"(?<![\w.-])({names}|localhost|127\.0\.0\.1):(\d+)\b", address, text)
         text = re.sub(r"(?<=://)():(\d+)\b", address, text)
@@ -138,13 +142,15 @@ class Running:
             return Process([sys.executable, "-m", "openanomaly.cli", *words, *listen], log, environment)
         if image == "apache/kafka":
             return Process(self._kafka(name, environment), log)
+        if image == "mongo":  # a server that speaks MongoDB's protocol, without change streams
+            return Process(mongo.command(self.port(name, 27017), change_streams=False), log)
         binary, flag, port = PROGRAMS[image]
         words = [] if service.get("command") is None else words
-        address = f"{flag}={HOST}:{self.port(name, port)}"
+        address = f"{flag}={self.address(name, port)}"
         return Process([program(binary), *words, address], log, environment)
 
     def _listen(self, name: str, command: str) -> str:
-        return f"{HOST}:{self.port(name, 9202 if command == 'api' else 9201)}"
+        return self.address(name, 9202 if command == "api" else 9201)
 
     def _kafka(self, name: str, environment: dict[str, str]) -> list[str]:
         """Kafka's command. Its image makes properties of variables and formats the folder, as here."""
@@ -164,17 +170,20 @@ class Running:
         waiting = {n: s for n, s in self.services.items() if s["image"].split(":")[0] not in ABSENT}
         while waiting:
             name = next(
-                n for n, s in waiting.items() if not any(other in waiting for other in s.get("depends_on", {}))
+                n
+                for n, s in waiting.items()
+                if not any(other in waiting for other in s.get("depends_on", {}))
             )
             for other, how in waiting.pop(name).get("depends_on", {}).items():
                 if other in self.processes and how["condition"] == "service_healthy":
-                    self._wait_until_healthy(other)
+                    self.wait_until_healthy(other)
             self._place_files(name)
             self.processes[name] = self._process(name)
             self.processes[name].start()
             self.started.append(name)
 
-    def _wait_until_healthy(self, name: str) -> None:
+    def wait_until_healthy(self, name: str) -> None:
+        """Returns when the check of the file says so."""
         check = self.services[name]["healthcheck"]["test"]
         self.processes[name].wait_until_ready(lambda: self._is_healthy(name, check), HEALTHY_S)
 
@@ -182,9 +191,12 @@ class Running:
         how, *words = [self._here(name, word) for word in check]
         if how == "CMD-SHELL":  # Kafka's own script is not here: ask as it would
             assert "kafka-broker-api-versions.sh --bootstrap-server" in words[0]
-            return _kafka_answers(f"{HOST}:{self.port(name, 9092)}")
+            return _kafka_answers(self.address(name, 9092))
         if words[0] == "wget":
             return answers(words[-1])()
+        if words[0] == "mongosh":
+            with socket.create_connection((HOST, self.port(name, 27017)), timeout=1):
+                return True
         assert words[0] == "python"
         command = [sys.executable, *words[1:]]
         return subprocess.run(command, capture_output=True, timeout=10, check=False).returncode == 0
@@ -207,10 +219,11 @@ class Running:
     def stop(self) -> None:
         """In the other order, so that nobody misses what it depends on."""
         for name in reversed(self.started):
-            if self.services[name]["image"].startswith("apache/kafka"):
-                self.processes[name].kill()
-            else:
-                self.processes[name].stop(timeout_s=30)
+            process = self.processes[name]
+            if not self.services[name]["image"].startswith("apache/kafka"):
+                process.stop(timeout_s=30)
+            elif process.is_running:
+                process.kill()  # a controller without others takes long to end
 
 
 def _kafka_answers(address: str) -> bool:

@@ -1,4 +1,4 @@
-"""Programs of Debian's packages: Prometheus 2, VictoriaMetrics, vmagent, node_exporter, Chromium, checkers."""
+"""Programs of Debian's packages: Prometheus 2, VictoriaMetrics, node_exporter, Chromium, checkers."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""How large an installation is: cores, memory, broker and target for a number of series, from measured rates."""
+"""How large an installation is for a number of series: cores, memory, broker and target, from measured rates."""
 
 import math
 from dataclasses import dataclass
@@ -46,7 +46,9 @@ class Rates:
     score = Measured(93, "bytes on Kafka for a score", "sizes.py", "93 a score")
     changelog = Measured(26, "bytes of changelogs for a step of a series", "sizes.py", "26 of changelogs")
     idle = Measured(228e6, "bytes of memory of a role without series", "sizes.py", "228 MB")
-    receiver_series = Measured(743, "bytes of memory of the receiver for a series", "sizes.py", "743 of the receiver")
+    receiver_series = Measured(
+        743, "bytes of memory of the receiver for a series", "sizes.py", "743 of the receiver"
+    )
     window_series = Measured(6_564, "bytes of memory of windows for a series", "sizes.py", "6,564 of windows")
     sink_series = Measured(3_495, "bytes of memory of the sink for a series", "sizes.py", "3,495 of the sink")
     partition_series = Measured(

@@ -1,4 +1,4 @@
-"""`openanomaly demo --send-to URL`: the past of the simulated fleet, faults in it, to an installation of yours.
+"""`openanomaly demo --send-to URL`: the simulated fleet's past, faults in it, for an installation of yours.
 
 The fleet's last step is the present one. What was found shows where the installation writes its scores.
 """
