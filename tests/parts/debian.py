@@ -11,6 +11,7 @@ PACKAGES = {
     "promtool": "prometheus",
     "victoria-metrics": "victoria-metrics",
     "vmagent": "victoria-metrics",
+    "vmalert": "victoria-metrics",
     "prometheus-node-exporter": "prometheus-node-exporter",
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
