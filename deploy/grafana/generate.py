@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write Grafana's JSON from the dashboards that are described in YAML here: `uv run deploy/grafana/generate.py`.
+"""Write Grafana's JSON of the dashboards that YAML files here describe: `uv run deploy/grafana/generate.py`.
 
 A dashboard is rows of panels, a panel is queries and how they are shown. What all of them have in common
 (data source, grid, numbers of panels, colours) stands here once. `<NAME>` in a query is a word of `words`.
@@ -122,7 +122,7 @@ def _panel(said: Json, words: Json) -> Json:
         ],
     }
     if is_table:
-        hidden = {name: True for name in ("Time", "__name__")}
+        hidden = dict.fromkeys(("Time", "__name__"), True)
         out["transformations"] = [{"id": "organize", "options": {"excludeByName": hidden}}]
         out["options"]["sortBy"] = [{"displayName": "Value", "desc": True}]
     if band := said.get("band"):

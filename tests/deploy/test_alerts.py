@@ -1,7 +1,7 @@
 """Alert rules are what their tools accept, and each fires where it should and not where it should not.
 
-Cases are beside the tests, `alerts/NAME.yaml` for the rules of `deploy/alerts/NAME.yaml`: of each rule series that it
-fires on, with the labels of its alert, and series that it is quiet on. promtool evaluates them every minute.
+Cases are beside the tests, `alerts/NAME.yaml` for the rules of `deploy/alerts/NAME.yaml`: of each rule series
+that it fires on, with the labels of its alert, and series that it is quiet on. promtool evaluates them.
 """
 
 import re
@@ -67,7 +67,7 @@ def test_promtool_sees_each_rule_fire_and_stay_quiet(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_case_that_is_wrong_is_seen(name: str, tmp_path: Path) -> None:
-    """Each firing case is said to be quiet, and the other way round: promtool has to object to all of them."""
+    """Firing cases are said to be quiet, and the other way round: promtool has to object to all of them."""
     swapped = {
         alert: {
             "fires": {**case["quiet"][0], "labels": case["fires"]["labels"]},
@@ -114,7 +114,9 @@ def evaluated(name: str, found: dict[str, Any], folder: Path) -> str:
 
 
 def _test(alert: str, case: dict[str, Any], expected: list[Any]) -> dict[str, Any]:
-    assert all(isinstance(values, str) for values in case["series"].values()), "0x5 is a number in YAML: quote it"
+    assert all(isinstance(values, str) for values in case["series"].values()), (
+        "0x5 is a number in YAML: quote it"
+    )
     series = [{"series": labels, "values": values} for labels, values in case["series"].items()]
     looked_at = {"eval_time": case["at"], "alertname": alert, "exp_alerts": expected}
     return {"interval": "1m", "input_series": series, "alert_rule_test": [looked_at]}
