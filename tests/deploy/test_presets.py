@@ -1,4 +1,4 @@
-"""Presets fit what the exporters really export: a running node_exporter, and well-known series of Kubernetes."""
+"""Presets fit what exporters really export: a running node_exporter, well-known series of Kubernetes."""
 
 import fnmatch
 import itertools
