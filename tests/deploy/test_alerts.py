@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "deploy" / "alerts").glob("*.yaml"))
 NAMES = [file.stem for file in FILES]
 SEVERITIES = {"critical", "warning", "info"}
-ALTERNATIVES = {"AnomalousAvailability": {"daemonset", "statefulset"}}
+ALTERNATIVES = {
+    "AnomalousAvailability": {"daemonset", "statefulset"},
+    "AnomalousGroup": {"namespace"},
+    "AnomalousGroupLargePart": {"namespace"},
+}
 """Labels that an alert may have in the place of those of its case."""
 Rule = dict[str, Any]
 
