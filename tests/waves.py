@@ -19,7 +19,7 @@ def pipeline(**options: object) -> Pipeline:
     """One that scores soon, on short windows."""
     given: dict[str, object] = {
         "name": "p", "step_s": STEP_MS / 1000, "context": 64, "min_context": 4, "horizon": 8,
-        "forecast_every": 4, "aggregate": "last", "score": ScoreOptions(warmup=3, block=12),
+        "forecast_every": 4, "aggregate": "last", "group_by": (), "score": ScoreOptions(warmup=3, block=12),
     }  # fmt: skip
     return Pipeline(**{**given, **options})  # type: ignore[arg-type]
 

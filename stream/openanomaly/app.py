@@ -16,6 +16,7 @@ import uvloop
 
 from openanomaly.adapters.engines import make_engines
 from openanomaly.agents.backfill import Backfill
+from openanomaly.agents.groups import GroupsWorker
 from openanomaly.agents.inference import create_inference
 from openanomaly.agents.ingest import create_receiver
 from openanomaly.agents.installation import broker_config, topics_of
@@ -90,6 +91,8 @@ def check(settings: Settings) -> list[str]:
     out = [f"web server on {settings.web.listen}", f"broker {settings.broker.url}"]
     _check_streamed(settings.pipelines)
     for block in plan(settings.pipelines):
+        if block.spec.is_of_groups:
+            continue
         names = ", ".join(p.name for p in block.pipelines)
         spec = block.spec
         out.append(f"windows of {spec.context} steps of {spec.step_ms / 1000:g} s: pipelines {names}")
@@ -267,6 +270,8 @@ class Process:
             compress=self._compress,
             has_history=history is not None,
         )
+        GroupsWorker(app, self.topics, self.telemetry.groups, DeadLetters(app, self.topics))
+        self.telemetry.groups.watch(worker.group_counts, worker.groups)
         if history is not None:
             self._backfill = Backfill(
                 history, self.settings.backfill, lambda: worker.lanes, self.telemetry.backfill

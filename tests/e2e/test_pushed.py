@@ -161,14 +161,19 @@ def test_roles_as_processes_of_their_own_do_the_same(
         pushing.start()
         pushing.finish()
         found = wait_for_last_step(roles["sink"], victoria_metrics, fleet)
+
+        def answered() -> bool:
+            # A machine that is slow has fresher contexts before older ones had their turn.
+            kept = ("forecasts_total", 'dropped_total{reason="stale"}')
+            done = sum(roles["inference"].metrics()[f"openanomaly_inference_{name}"] for name in kept)
+            return done == roles["window"].metrics()["openanomaly_window_contexts_total"] > 0
+
+        roles["inference"].wait_until(answered, "every context is forecast, or stale")
         made = {role: product.metrics() for role, product in roles.items()}
 
     for name, samples in found.items():
         assert sorted(samples) == [fleet.scored_ms(step) for step in range(WARMUP, fleet.steps)], name
     assert made["receiver"]["openanomaly_receiver_samples_published_total"] == 12 * 120
     assert made["window"]["openanomaly_window_samples_accepted_total"] == 12 * 120
-    # A machine that is slow has fresher contexts before older ones had their turn.
-    stale = made["inference"]['openanomaly_inference_dropped_total{reason="stale"}']
-    forecasts = made["inference"]["openanomaly_inference_forecasts_total"]
-    assert forecasts + stale == made["window"]["openanomaly_window_contexts_total"] > stale
+    assert made["inference"]["openanomaly_inference_forecasts_total"] > 0
     assert made["sink"]["openanomaly_sink_scores_written_total"] == 12 * (120 - WARMUP)

@@ -74,13 +74,14 @@ class WindowWorker:
         self._emit = EmitChoice(emit, emit_all_limit)
         self._has_history = has_history
         self._left: Counter[str] = Counter()
+        self._groups_left: Counter[str] = Counter()
         self._refused_told, self._next_tell_s = 0, 0.0
         self._recovered: dict[str, set[int]] = {}
         self._recoveries = 0
         self._has_lanes = asyncio.Event()
         self._samples = declare(app, topics.samples)
         self._forecasts = declare(app, topics.forecasts)
-        for spec in (topics.due, topics.scores):
+        for spec in (topics.due, topics.scores, topics.groups):
             declare(app, spec)
         self._ledgers = {
             "samples": Ledger(app, topics.samples.name),
@@ -175,6 +176,7 @@ class WindowWorker:
     def _leave(self, partition: Partition) -> None:
         self.budget.give(partition.series)
         self._left.update(partition.counts)
+        self._groups_left.update(partition.group_counts)
 
     def revoked(self, table: str) -> None:
         self._recovered.clear()
@@ -310,6 +312,13 @@ class WindowWorker:
     def counts(self) -> Counter[str]:
         """Outcomes since the process started, also of partitions that have left."""
         return sum((p.counts for p in self.partitions.values()), Counter(self._left))
+
+    def group_counts(self) -> Counter[str]:
+        """Outcomes of the shares of groups since their partitions came."""
+        return sum((p.group_counts for p in self.partitions.values()), Counter(self._groups_left))
+
+    def groups(self) -> int:
+        return sum(p.groups for p in self.partitions.values() if p.is_started)
 
     def gauges(self) -> dict[str, float]:
         started = [p for p in self.partitions.values() if p.is_started]

@@ -126,7 +126,7 @@ class Lane:
         self._wake.set()
         await asyncio.wait({feed})
         if feed.exception() is None:  # else an input is half taken: what is written must not pass it
-            await self._outputs.put(self.partition.checkpoint(self._now_ms()))
+            await self._put_checkpoint()
             await self._outputs.join()
 
     def _now_ms(self) -> int:
@@ -250,13 +250,18 @@ class Lane:
 
     async def _checkpoint(self) -> None:
         self._next_checkpoint = self._clock() + self._checkpoint_s
-        await self._outputs.put(self.partition.checkpoint(self._now_ms()))
+        await self._put_checkpoint()
         # Series lose their rows right behind a checkpoint only. A recovery that began before it would find
         # them gone, take their steps for those of new series, and judge them a second time.
         if self._ticked_ms >= self._next_evict_ms and not self.is_replaying:
             self._next_evict_ms = self._ticked_ms + _EVICT_MS
             if gone := self.partition.evict(self._ticked_ms, self._idle_ttl_ms):
                 await self._outputs.put(gone)
+
+    async def _put_checkpoint(self) -> None:
+        if groups := self.partition.groups_so_far():
+            await self._outputs.put(groups)
+        await self._outputs.put(self.partition.checkpoint(self._now_ms()))
 
     async def _change(self) -> None:
         """All that waits, between two checkpoints without an input between: a recovery begins on one side."""
@@ -299,7 +304,7 @@ class Lane:
                     await self._writer.state(number, item.catalogue)
                 if item.ring:
                     await self._writer.ring(number, item.ring)
-                if item.due or item.scores:
+                if item.due or item.scores or item.groups:
                     await self._writer.results(number, item)
             for _ in range(taken):
                 self._outputs.task_done()

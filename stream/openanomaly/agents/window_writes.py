@@ -17,6 +17,7 @@ from openanomaly.broker.ledger import Ledger
 from openanomaly.broker.notes import Origin
 from openanomaly.broker.ring_store import send_changelog
 from openanomaly.broker.topics import Topics
+from openanomaly.core.group_frames import GroupFrame, by_owner
 from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.output import Output
 from openanomaly.core.windows.records import Record
@@ -100,10 +101,17 @@ class WindowWrites:
         scores: list[Row] = [
             (partition, None, record) for frame in output.scores for record in frame.records(self._compress)
         ]
+        groups: list[Row] = [
+            (owner, None, record)
+            for owner, counts in enumerate(by_owner(output.groups, self._topics.groups.partitions))
+            if counts
+            for record in GroupFrame(partition, counts).records()
+        ]
         async with self._write():
             await asyncio.gather(
                 publish(self._app, self._topics.due.name, due),
                 publish(self._app, self._topics.scores.name, scores),
+                publish(self._app, self._topics.groups.name, groups),
             )
 
     @contextlib.asynccontextmanager

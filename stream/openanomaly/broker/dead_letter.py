@@ -43,7 +43,10 @@ class DeadLetters:
         self._read_to = 0
         self._generation: int | None = None
         self._reading = asyncio.Lock()
-        ages_s = [t.retention_s for t in (topics.samples, topics.due, topics.forecasts, topics.scores)]
+        ages_s = [
+            t.retention_s
+            for t in (topics.samples, topics.due, topics.forecasts, topics.scores, topics.groups)
+        ]
         known_s = [age_s for age_s in ages_s if age_s is not None]
         # A note is younger than its record; Kafka deletes whole segments, so that records live longer.
         self._needed_s = 1.5 * max(known_s) + _SLACK_S if len(known_s) == len(ages_s) else None

@@ -41,7 +41,7 @@ class Letters:
         # Also where nothing is set aside, as in a receiver: asking Kafka for a topic that is not there
         # may create it with the broker's defaults.
         declare(app, topics.dead_letter)
-        specs = (topics.samples, topics.due, topics.forecasts, topics.scores)
+        specs = (topics.samples, topics.due, topics.forecasts, topics.scores, topics.groups)
         self._partitions = {spec.name: spec.partitions for spec in specs}
         self._replaying = asyncio.Lock()
 

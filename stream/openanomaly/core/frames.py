@@ -23,7 +23,8 @@ from openanomaly.errors import MalformedFrameError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 
 VERSION = 1
-
+OF_GROUPS = 2
+"""Version of a SampleFrame `of_groups`: to a reader of version 1 they would be samples of a user."""
 
 ROW_BYTES = 24
 """Of a row of a DueFrame or a ForecastFrame, besides its context or quantiles of 2 bytes each."""
@@ -59,6 +60,7 @@ class SampleFrame:
         value: (N,) float64. May be NaN. The staleness marker is one exact NaN bit pattern: ask
             `is_stale`, for `value != value` cannot tell it from a plain NaN and float32 loses it.
         received_ms: wall clock of the receiver.
+        of_groups: from ourselves: the series are groups, the values what share of each is in an episode.
     """
 
     series: SeriesColumn
@@ -66,6 +68,7 @@ class SampleFrame:
     timestamp_ms: NDArray[np.int64]
     value: NDArray[np.float64]
     received_ms: int
+    of_groups: bool = False
 
     def encode(self, compress: bool = False) -> bytes:
         """The record. Written by hand, field by field: messages would copy every column twice."""
@@ -73,19 +76,22 @@ class SampleFrame:
         series = fields_of(*sorted(columns, key=itemgetter(0)))
         size = sum(len(p) if isinstance(p, bytes) else p.nbytes for p in series)
         samples = fields_of((3, self.row), (4, self.timestamp_ms), (5, self.value))
-        parts: list[Any] = [self.head(size), *series, *samples]
+        version = OF_GROUPS if self.of_groups else VERSION
+        parts: list[Any] = [self.head(size, version), *series, *samples]
         if self.received_ms:
             parts.append(b"\x30" + varint(self.received_ms))
+        if self.of_groups:
+            parts.append(b"\x38\x01")
         return b"".join(parts)
 
     @staticmethod
-    def head(series_bytes: int) -> bytes:
+    def head(series_bytes: int, version: int = VERSION) -> bytes:
         """What stands before the fields of the series."""
-        return b"\x08" + varint(VERSION) + b"\x12" + varint(series_bytes)
+        return b"\x08" + varint(version) + b"\x12" + varint(series_bytes)
 
     @classmethod
     def decode(cls, record: bytes) -> "SampleFrame":
-        m = parse(pb.SampleFrame, record, VERSION)
+        m = parse(pb.SampleFrame, record, OF_GROUPS)
         series = SeriesColumn.from_pb(m.series)
         row = index(m.row, len(series))
         n = len(row)
@@ -95,6 +101,7 @@ class SampleFrame:
             column(m.timestamp_ms, "<i8", "timestamps", n),
             column(m.value, "<f8", "values", n),
             m.received_ms,
+            m.of_groups,
         )
 
 
@@ -290,12 +297,13 @@ class ScoreFrame:
 
     Attributes:
         timestamp_ms: (N,) int64, the end of the step that is judged.
-        score: (N,) float32, never NaN; 1.0 is the edge of normal.
+        score: (N,) float32, 1.0 is the edge of normal. NaN in warm-up: of groups only.
         value: (N,) float64.
         expected: (N, 3) float64: median, lower and upper edge of normal; NaN where unknown.
         reason: (N,) uint8, core/scoring/reason.py.
         flags: (N,) uint8, ScoreFlag.
         closed_ms: wall clock when the steps closed.
+        of_groups: the series are groups, and the values what share of their series is in an episode.
     """
 
     pipeline: str
@@ -310,6 +318,7 @@ class ScoreFrame:
     flags: NDArray[np.uint8]
     closed_ms: int
     census: Census | None = None
+    of_groups: bool = False
 
     @classmethod
     def of_census(cls, pipeline: str, step_ms: int, census: Census, closed_ms: int) -> "ScoreFrame":
@@ -369,6 +378,7 @@ class ScoreFrame:
             flags=self.flags.tobytes(),
             closed_ms=self.closed_ms,
             census=None if self.census is None else pb.Census(**asdict(self.census)),
+            of_groups=self.of_groups,
         ).SerializeToString()
 
     @classmethod
@@ -390,6 +400,7 @@ class ScoreFrame:
             column(m.flags, "u1", "flags", n),
             m.closed_ms,
             _census(m.census) if m.HasField("census") else None,
+            m.of_groups,
         )
 
 

@@ -1,4 +1,4 @@
-"""How large an installation is for a number of series: cores, memory, broker and target, from measured rates."""
+"""How large an installation is for so many series: cores, memory, broker and target, from measured rates."""
 
 import math
 from dataclasses import dataclass

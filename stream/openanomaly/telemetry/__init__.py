@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 from openanomaly.telemetry.api import ApiMetrics
 from openanomaly.telemetry.backfill import BackfillMetrics
+from openanomaly.telemetry.groups import GroupMetrics
 from openanomaly.telemetry.inference import InferenceMetrics
 from openanomaly.telemetry.lag import LagMetrics
 from openanomaly.telemetry.pull import PULL_LOST, PullMetrics
@@ -28,6 +29,7 @@ class Telemetry:
         ProcessCollector(registry=self.registry)
         self.receiver = ReceiverMetrics(self.registry)
         self.window = WindowMetrics(self.registry)
+        self.groups = GroupMetrics(self.registry)
         self.inference = InferenceMetrics(self.registry)
         self.sink = SinkMetrics(self.registry)
         self.status = StatusMetrics(self.registry)
@@ -49,6 +51,7 @@ __all__ = [
     "PULL_LOST",
     "ApiMetrics",
     "BackfillMetrics",
+    "GroupMetrics",
     "InferenceMetrics",
     "LagMetrics",
     "PullMetrics",

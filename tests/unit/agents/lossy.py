@@ -25,6 +25,7 @@ from openanomaly.broker.dead_letter import DeadLetters
 from openanomaly.broker.faust_app import BrokerConfig, make_app
 from openanomaly.broker.topics import topics
 from openanomaly.core.frames import DueFrame, SampleFrame, ScoreFrame
+from openanomaly.core.group_frames import GroupFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.records import Record
@@ -115,13 +116,14 @@ class Line:
     def _append(self, topic: str, key: bytes, value: bytes) -> Any:
         logs = self._logs
         taken: dict[str, tuple[list[Any], Callable[[], Any]]] = {
-            NAMES.due.name: (logs.due, lambda: DueFrame.decode(value)),
-            NAMES.scores.name: (logs.scores, lambda: ScoreFrame.decode(value)),
-            RING: (logs.ring, lambda: Record(key, value)),
-            STATE: (logs.state, lambda: Record(key, value)),
+            NAMES.due.name: (logs.due, lambda: [DueFrame.decode(value)]),
+            NAMES.scores.name: (logs.scores, lambda: [ScoreFrame.decode(value)]),
+            NAMES.groups.name: (logs.groups, lambda: GroupFrame.decode(value).counts),
+            RING: (logs.ring, lambda: [Record(key, value)]),
+            STATE: (logs.state, lambda: [Record(key, value)]),
         }
-        log, item = taken[topic]  # nothing here is a dead letter
-        log.append(item())
+        log, items = taken[topic]  # nothing here is a dead letter
+        log.extend(items())
         return SimpleNamespace(offset=len(log) - 1)
 
     def release(self, tp: TP, offset: int) -> None:

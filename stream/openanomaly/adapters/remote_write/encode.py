@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from openanomaly.core.frames import ScoreFlag, ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.pipelines.selector import RATE
 from openanomaly.core.series import decode_labels, varint
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.stale import STALE
@@ -65,14 +66,14 @@ class ScoreEncoder:
         self._external = dict(external_labels or {})
         self._known = known
         self._defined = {p.name: p for p in pipelines}
-        self._pipelines: dict[str, _Heads] = {}
+        self._pipelines: dict[tuple[str, bool], _Heads] = {}
 
     def redefine(self, pipelines: Iterable[Pipeline]) -> None:
         """Pipelines have other labels and outputs from now on."""
         before, self._defined = self._defined, {p.name: p for p in pipelines}
-        for name in list(self._pipelines):
+        for name, of_groups in list(self._pipelines):
             if before.get(name) != self._defined.get(name):
-                del self._pipelines[name]
+                del self._pipelines[name, of_groups]
 
     def encode(self, frame: ScoreFrame) -> Encoded:
         """The time series of a frame.
@@ -89,7 +90,7 @@ class ScoreEncoder:
         sent = np.flatnonzero((~silent | marker) & is_time)
         skipped = {"silent": int((silent & ~marker).sum())}
         skipped["timestamp"] = len(silent) - sent.size - skipped["silent"]
-        known_heads = self._heads(frame.pipeline)
+        known_heads = self._heads(frame.pipeline, frame.of_groups)
         heads = known_heads.of(frame.series, frame.row[sent])
         parts: list[bytes] = []
         rows = []
@@ -108,22 +109,29 @@ class ScoreEncoder:
             rows.append(at)
         return Encoded(parts, np.concatenate(rows), {k: n for k, n in skipped.items() if n})
 
-    def _heads(self, pipeline: str) -> "_Heads":
-        heads = self._pipelines.get(pipeline)
+    def _heads(self, pipeline: str, of_groups: bool) -> "_Heads":
+        heads = self._pipelines.get((pipeline, of_groups))
         if heads is None:
             defined = self._defined.get(pipeline)
             own = defined.labels if defined is not None else {}
             named = defined.output.series if defined is not None else None
             labels = {**self._external, **own, "pipeline": pipeline}
-            heads = self._pipelines[pipeline] = _Heads(named or self._outputs, labels, self._known)
+            outputs = named or self._outputs
+            if of_groups:  # what was observed of a group is its share, which is always written
+                outputs = (RATE, *(output for output in outputs if output != "y"))
+            heads = _Heads(outputs, labels, self._known, of_groups)
+            self._pipelines[pipeline, of_groups] = heads
         return heads
 
 
 class _Heads:
     """What comes before the sample of a time series: for each series of a pipeline and each output."""
 
-    def __init__(self, outputs: Sequence[str], labels: Mapping[str, str], limit: int) -> None:
+    def __init__(
+        self, outputs: Sequence[str], labels: Mapping[str, str], limit: int, of_groups: bool
+    ) -> None:
         self.outputs = tuple(outputs)
+        self._of_groups = of_groups
         self._names = [_label(b"__name__", output.encode()) for output in outputs]
         self._labels = {n.encode(): _label(n.encode(), v.encode()) for n, v in labels.items() if v}
         self._limit = limit
@@ -152,6 +160,8 @@ class _Heads:
     def _make(self, block: bytes) -> list[bytes]:
         own = _split(block)
         name, _ = own.pop(b"__name__", (b"", b""))
+        if self._of_groups:
+            own.pop(b"pipeline", None)  # it is ours
         for taken in (b"for", b"pipeline"):
             if taken in own:  # the series has a label of the name of one of ours: as a scrape does it
                 value, _ = own.pop(taken)
@@ -163,9 +173,9 @@ class _Heads:
         if name:
             labels[b"for"] = _label(b"for", name)
         out = []
-        for label in self._names:
+        for output, label in zip(self.outputs, self._names, strict=True):
             labels[b"__name__"] = label
-            whole = b"".join([label for _, label in sorted(labels.items())])
+            whole = b"".join([x for k, x in sorted(labels.items()) if output != RATE or k != b"for"])
             out.append(b"\x0a" + varint(len(whole) + _SIZE) + whole)
         return out
 
@@ -203,7 +213,7 @@ def _values(frame: ScoreFrame, output: str) -> NDArray[np.float64]:
     if output == "anomaly_score":
         # float32 has about 7 digits; what it shows beyond is noise that a store cannot compress.
         return frame.score.astype(np.float64).round(_SCORE_DIGITS)
-    if output == "y":
+    if output in ("y", RATE):
         return frame.value
     expected: NDArray[np.float64] = frame.expected[:, ("yhat", "yhat_lower", "yhat_upper").index(output)]
     return expected

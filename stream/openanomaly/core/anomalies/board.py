@@ -105,6 +105,8 @@ class Board:
         Raises:
             MalformedFrameError: its labels cannot be read.
         """
+        if frame.of_groups:
+            return  # groups are shown by their series
         self.version += 1
         self.counts["in"] += len(frame.row)
         watched = self._watched(frame.pipeline)

@@ -3,7 +3,15 @@
 import re
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 _LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _OURS = ("for", "pipeline")
@@ -42,10 +50,25 @@ def _added(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
+def _groups(names: tuple[str, ...]) -> tuple[str, ...]:
+    for i, name in enumerate(names):
+        if _name(name) == "pipeline":
+            raise ValueError("'pipeline' is a label that every group has: choose another name")
+        if name in names[:i]:
+            raise ValueError(f"{name!r} is there twice")
+    return names
+
+
 _NAME_SCHEMA = {"type": "string", "pattern": f"^{_LABEL_NAME.pattern}$", "not": {"enum": ["__name__"]}}
 OutputName = Literal["anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"]
 """A time series that we write of each score."""
 LabelName = Annotated[str, AfterValidator(_name), WithJsonSchema(_NAME_SCHEMA)]
+GroupLabels = Annotated[
+    tuple[Annotated[str, WithJsonSchema({**_NAME_SCHEMA, "not": {"enum": ["__name__", "pipeline"]}})], ...],
+    Field(max_length=16, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_groups),
+]
+"""Labels that series of a group have in common."""
 AddedLabels = Annotated[
     dict[str, str],
     AfterValidator(_added),

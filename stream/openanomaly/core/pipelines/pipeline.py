@@ -19,8 +19,8 @@ from pydantic import (
 from openanomaly.core.pipelines import combinations
 from openanomaly.core.pipelines.models import check_model
 from openanomaly.core.pipelines.mute import MuteWindow
-from openanomaly.core.pipelines.options import AddedLabels, Options, OutputName
-from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.pipelines.options import AddedLabels, GroupLabels, Options, OutputName
+from openanomaly.core.pipelines.selector import RATE, Selector
 from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
 
@@ -35,7 +35,11 @@ _Limit = Annotated[
     BeforeValidator(_unlimited, json_schema_input_type=float | Literal["inf", "-inf"]),  # JSON has none
 ]
 _Channel = Annotated[str, WithJsonSchema({"type": "string", "enum": list(CHANNELS)})]
+OF_GROUPS = "groups"
+"""How the transform of windows begins that hold shares of groups, which we make ourselves."""
 EVERYTHING = '{__name__=~".*"}'
+LEAST_SHARE = 0.05
+"""Of a group's series: so many more than expected must be in an episode for the group to be in one."""
 DEFAULT_SELECTOR = '{__name__!~".+_bucket"}'
 
 
@@ -134,6 +138,8 @@ class Pipeline(Options):
     """How steps are judged."""
     output: OutputOptions = OutputOptions()
     """What is written."""
+    group_by: GroupLabels = ("job",)
+    """Labels whose values make a group; the share of its series in an episode is written and scored too."""
     labels: AddedLabels = {}
     """Labels added to the pipeline's output."""
 
@@ -178,6 +184,32 @@ class Pipeline(Options):
         return self.model_copy(update=watched)
 
     @property
+    def without_groups(self) -> "Pipeline":
+        return self.model_copy(update={"group_by": ()})
+
+    @property
+    def of_groups(self) -> "Pipeline":
+        """The pipeline that scores the shares of groups: by the same rule, and only where they are high."""
+        score = {
+            "direction": "above",
+            "min_deviation": LEAST_SHARE,
+            "min_relative_deviation": 0.0,
+            "scale": (1.0, 1.0),
+            "data_range": None,
+            "channels": None,
+        }
+        watched = {
+            "selector": f'{{__name__="{RATE}",pipeline="{self.name}"}}',
+            "query": None,
+            "transform": f"{OF_GROUPS} of {self.transform}/{self.aggregate}",
+            "aggregate": "last",
+            "lateness_s": 0.0,
+            "group_by": (),
+            "score": self.score.model_copy(update=score),
+        }
+        return self.model_copy(update=watched)
+
+    @property
     def window(self) -> "WindowSpec":
         return WindowSpec(self.step_ms, self.transform, self.aggregate, self.context)
 
@@ -198,6 +230,11 @@ class WindowSpec:
     @property
     def uid(self) -> int:
         return xxhash.xxh3_64_intdigest(str(self).encode())
+
+    @property
+    def is_of_groups(self) -> bool:
+        """Whether the series are groups."""
+        return self.transform.startswith(OF_GROUPS)
 
     def __str__(self) -> str:
         return f"window step={self.step_ms}ms {self.transform}/{self.aggregate} context={self.context}"

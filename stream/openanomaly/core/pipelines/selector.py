@@ -15,6 +15,8 @@ _SPACE = " \t\r\n"
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False  # they are raised
+RATE = "anomaly_rate"
+"""The share of a group's series that are in an episode: a series that we make, and watch ourselves."""
 _OUTPUT = frozenset({"anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"})
 
 
@@ -66,15 +68,22 @@ class Selector:
         return not our_output(labels) and all(m.accepts(have.get(m.name, "")) for m in self.matchers)
 
 
+@dataclass(frozen=True)
+class OwnSelector(Selector):
+    """Chooses among series of our own, which no other selector does."""
+
+    def matches(self, labels: Labels) -> bool:
+        have = dict(labels)
+        return all(m.accepts(have.get(m.name, "")) for m in self.matchers)
+
+
 def our_output(labels: Labels) -> bool:
-    """Whether a series is one that we write: by its name, and the `for` label that all of them have."""
-    name = has_for = False
-    for label, value in labels:
-        if label == "__name__":
-            name = value in _OUTPUT or value.startswith("anomaly_")
-        elif label == "for":
-            has_for = True
-    return name and has_for
+    """Whether a series is one that we write: by its name, and a label that all of that name have."""
+    have = dict(labels)
+    name = have.get("__name__", "")
+    if name == RATE and "pipeline" in have:
+        return True
+    return "for" in have and (name in _OUTPUT or name.startswith("anomaly_"))
 
 
 class _Parser:

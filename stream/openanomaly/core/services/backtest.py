@@ -87,7 +87,7 @@ class Backtest:
             ConfigError: two series have the same labels, or a timestamp is out of range.
         """
         _check(recording)
-        (self._plan,) = plan([pipeline])
+        (self._plan,) = plan([pipeline.without_groups])
         self._watched = self._plan.pipelines[0]
         self._recording = recording
         width = chunk_steps or max(_LEAST_STEPS, CELLS // max(len(recording), 1))

@@ -14,9 +14,11 @@ import numpy as np
 import xxhash
 
 from openanomaly.core.frames import ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.group_frames import GroupCounts
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.services.answer import MAX_BATCH, Answerer
+from openanomaly.core.services.rates import shares
 from openanomaly.core.windows import migrate, records
 from openanomaly.core.windows.admission import Budget
 from openanomaly.core.windows.output import Output
@@ -61,6 +63,7 @@ class LocalScoring:
         self.forecasts = Answerer(engines, max_batch)
         self.partition = self._empty()
         self.partition.start()
+        self._counts: list[GroupCounts] = []
 
     def _empty(self) -> Partition:
         return Partition(0, self._plans, Budget(self._max_series))
@@ -85,8 +88,15 @@ class LocalScoring:
         return scores
 
     def tick(self, now_ms: int) -> list[ScoreFrame]:
-        """Close what is due by the wall clock."""
-        return self._answer(self.partition.tick(now_ms))
+        """Close what is due by the wall clock, and judge the shares of groups as of then.
+
+        What closes later of a step has no part in them: callers tick when nothing is to come.
+        """
+        scores = self._answer(self.partition.tick(now_ms))
+        counts, self._counts = self._counts + self.partition.all_groups(), []
+        for frame in shares(counts):
+            scores += self.put(frame, now_ms)
+        return scores
 
     def evict(self, now_ms: int, ttl_ms: int) -> None:
         """Forget series that have been idle for `ttl_ms`."""
@@ -96,6 +106,7 @@ class LocalScoring:
         if out.due:
             for frame in self.forecasts.answer(out.due):
                 self._take(frame)
+        self._counts += out.groups
         return out.scores
 
     def _take(self, frame: ForecastFrame) -> None:

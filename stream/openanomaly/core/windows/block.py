@@ -17,12 +17,13 @@ from openanomaly.core.frames import ForecastFrame
 from openanomaly.core.pipelines.mute import muted
 from openanomaly.core.pipelines.pipeline import ForecasterSpec, WindowSpec
 from openanomaly.core.scoring.scorer import Judged, Scorer
-from openanomaly.core.windows import buckets
+from openanomaly.core.windows import buckets, coverage
 from openanomaly.core.windows.bands import Bands
 from openanomaly.core.windows.buckets import ROW_STATE
 from openanomaly.core.windows.catalogue import FREE, Catalogue
 from openanomaly.core.windows.compiled.samples import passing, take
 from openanomaly.core.windows.counters import RATE
+from openanomaly.core.windows.groups import Grouping
 from openanomaly.core.windows.plan import BlockPlan, WatchedPipeline
 from openanomaly.core.windows.ring import Ring
 from openanomaly.core.windows.rows import NONE, PART, STATE_PAGE, Columns, Rows, as_slice
@@ -61,6 +62,7 @@ class Scoring:
     def __init__(self, pipeline: WatchedPipeline) -> None:
         self.pipeline = pipeline
         self.scorer = Scorer(pipeline.pipeline.score)
+        self.groups = Grouping(pipeline.pipeline, STATE_PAGE) if pipeline.pipeline.group_by else None
         self.state: dict[str, NDArray[Any]] = self.scorer.allocate(STATE_PAGE)
         self.members = np.zeros(STATE_PAGE, bool)
         self.closed = 0
@@ -68,6 +70,9 @@ class Scoring:
 
     def judge_for(self, pipeline: WatchedPipeline) -> None:
         """Go on with other options of the pipeline."""
+        if pipeline.pipeline.group_by != self.pipeline.pipeline.group_by:
+            by = pipeline.pipeline.group_by
+            self.groups = Grouping(pipeline.pipeline, len(self.members)) if by else None
         self.pipeline = pipeline
         self.scorer = Scorer(pipeline.pipeline.score)
 
@@ -82,6 +87,8 @@ class Scoring:
             fresh[name][: len(old)] = old
         self.state = fresh
         self.members = np.concatenate([self.members, np.zeros(capacity - len(self.members), bool)])
+        if self.groups is not None:
+            self.groups.grow(capacity)
 
 
 class Block:
@@ -105,6 +112,11 @@ class Block:
         # Per state page: changed since its last record, and whether the cold columns did too.
         self.touched = np.zeros(1, bool)
         self.touched_cold = np.zeros(1, bool)
+
+    @property
+    def is_of_groups(self) -> bool:
+        """Whether the series are groups, and their values shares."""
+        return self.spec.is_of_groups
 
     @property
     def rows(self) -> int:
@@ -138,6 +150,8 @@ class Block:
         for scoring, member in zip(self.scorings, members, strict=True):
             scoring.scorer.reset(scoring.state, rows)
             scoring.members[rows] = member
+            if scoring.groups is not None:
+                scoring.groups.reset(rows)
         self.touched[rows // STATE_PAGE] = True
         self.touched_cold[rows // STATE_PAGE] = True
 
@@ -292,6 +306,8 @@ class Block:
     ) -> list[Scored]:
         out = []
         quantiles = {uid: bands.at(rows, bucket, base) for uid, bands in self.bands.items()}
+        for band in quantiles.values():
+            coverage.count(self.counts, value, band)
         for scoring in self.scorings:
             watched = scoring.pipeline
             band = quantiles[watched.forecaster.uid]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.frames import ROW_BYTES, DueFrame, ScoreFlag, ScoreFrame
+from openanomaly.core.group_frames import GroupCounts
 from openanomaly.core.windows.block import Block, Closing, Scored
 from openanomaly.core.windows.plan import WatchedPipeline
 from openanomaly.core.windows.records import Record
@@ -26,9 +27,10 @@ class Output:
     ring: list[Record] = field(default_factory=list)
     due: list[DueFrame] = field(default_factory=list)
     scores: list[ScoreFrame] = field(default_factory=list)
+    groups: list[GroupCounts] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.catalogue or self.ring or self.due or self.scores)
+        return bool(self.catalogue or self.ring or self.due or self.scores or self.groups)
 
     def add(self, after: "Output") -> None:
         """Take in an output that comes right behind this one."""
@@ -36,6 +38,7 @@ class Output:
         self.ring += after.ring
         self.due += after.due
         self.scores += after.scores
+        self.groups += after.groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ def emit_of(pipeline: WatchedPipeline, emit: Emit) -> Emit:
 def score_frames(block: Block, closings: list[Closing], emit_all: Emit, now_ms: int) -> Iterator[ScoreFrame]:
     """Scores to send: every one, or those of episodes. A step in warm-up has none."""
     for scoring in block.scorings:
-        emit = emit_of(scoring.pipeline, emit_all)
+        # Of groups there are few, and their share is told while they are too young for a score.
+        emit = "all" if block.is_of_groups else emit_of(scoring.pipeline, emit_all)
         parts = [s for c in closings for s in c.scored if s.pipeline is scoring.pipeline]
         for s in parts:
             judged = s.judged
@@ -103,7 +107,7 @@ def score_frames(block: Block, closings: list[Closing], emit_all: Emit, now_ms: 
             block.counts["warmup"] += int(none.sum()) - ignored
             block.counts["anomalous"] += int((judged.flags & ScoreFlag.OPEN != 0).sum())
             block.counts["episodes"] += int((judged.flags & ScoreFlag.START != 0).sum())
-            send = np.isfinite(judged.score)
+            send = np.isfinite(judged.score) | block.is_of_groups
             if emit == "episodes":
                 send &= (judged.flags & (ScoreFlag.OPEN | ScoreFlag.END)) != 0
             at = np.flatnonzero(send)
@@ -148,4 +152,5 @@ def _frame(block: Block, s: Scored, at: NDArray[np.int64], emit: Emit, now_ms: i
         reason=j.reason[at],
         flags=flags,
         closed_ms=now_ms,
+        of_groups=block.is_of_groups,
     )

@@ -8,24 +8,26 @@ the same records once more.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.fields import parse
 from openanomaly.core.frames import ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.group_frames import GroupCounts
 from openanomaly.core.series import decode_labels
 from openanomaly.core.windows import output, records
 from openanomaly.core.windows.admission import Budget, Refused, admit, in_none, members_of
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import UNWANTED, Catalogue, missing
 from openanomaly.core.windows.census import census_frames
+from openanomaly.core.windows.groups import Grouping
 from openanomaly.core.windows.output import Checkpoint, Output
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.ring import Ring
-from openanomaly.core.windows.rows import PART
+from openanomaly.core.windows.rows import LATEST_MS, PART
 from openanomaly.core.windows.strangers import Strangers
 from openanomaly.errors import BrokerError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
@@ -61,19 +63,38 @@ class Partition:
         """What is to be written right behind the start."""
         self._moving_from: str | None = None
         self._left: Counter[str] = Counter()
+        self._groups_left: Counter[str] = Counter()
         self._refused = Refused()
         self._strangers = Strangers()
+        self._part = 0
+        """Where the inputs begin whose groups are counted apart: see GroupCounts."""
 
     def make_block(self, plan: BlockPlan) -> Block:
         """A block without series."""
         block = Block(plan)
-        block.newborn = deque() if self._has_history else None
+        block.newborn = deque() if self._has_history and not block.is_of_groups else None
         return block
 
     @property
     def counts(self) -> Counter[str]:
         """Outcomes since the start, over all blocks."""
-        return sum((b.counts for b in self.blocks.values()), Counter(self._left))
+        own = [b.counts for b in self.blocks.values() if not b.is_of_groups]
+        return sum(own, Counter(self._left))
+
+    @property
+    def group_counts(self) -> Counter[str]:
+        """The same of the shares of groups, and series `refused` since there are too many groups."""
+        out = Counter(self._groups_left)
+        for block in self.blocks.values():
+            if block.is_of_groups:
+                out += block.counts
+            out["refused"] += sum(s.groups.refused for s in block.scorings if s.groups is not None)
+        return out
+
+    @property
+    def groups(self) -> int:
+        """Groups that have a share, once per pipeline."""
+        return sum(b.catalogue.live for b in self.blocks.values() if b.is_of_groups)
 
     @property
     def series(self) -> int:
@@ -197,6 +218,7 @@ class Partition:
         A mark beyond the end of a topic is of a log that is no longer there: it cannot be waited for.
         """
         self.position = Position(samples, forecasts, self.position.tick_ms)
+        self._part = samples
         marks = [m for m in self.marks if samples <= m.samples <= samples_end]
         self.marks = deque((m._replace(forecasts=min(m.forecasts, forecasts_end)) for m in marks), _MARKS)
 
@@ -236,7 +258,8 @@ class Partition:
             MalformedFrameError: labels of a new series cannot be read.
         """
         # All blocks read the labels before any takes a sample: a bad frame changes nothing.
-        found = [(block, self._rows(block, frame)) for block in self.blocks.values()]
+        blocks = [block for block in self.blocks.values() if block.is_of_groups == frame.of_groups]
+        found = [(block, self._rows(block, frame)) for block in blocks]
         if (nowhere := self._in_no_block(frame, [rows for _, rows in found])).size:
             self._refused.remember(frame, nowhere)
         self.position = self.position._replace(samples=offset + 1)
@@ -256,6 +279,8 @@ class Partition:
                 rows, timestamp_ms, value = rows[keep], timestamp_ms[keep], value[keep]
             block.counts["in"] += frame.row.size
             closings = block.put(rows.astype(np.int64), timestamp_ms, value, frame.received_ms)
+            if block.is_of_groups:  # one share makes a step, and it was waited for
+                closings += block.tick(LATEST_MS)
             out.catalogue += records.catalogue_records(block)
             self._extend(out, block, closings, position, now_ms)
         return out
@@ -291,11 +316,30 @@ class Partition:
         for block in self.blocks.values():
             closings = block.tick(now_ms, self._is_behind(block, self.position))
             self._extend(out, block, closings, self.position, now_ms)
+        out.groups += self._groups(lambda groups: groups.due(now_ms, self._part))
         return out
+
+    def _groups(self, tell: Callable[[Grouping], Iterable[GroupCounts]]) -> list[GroupCounts]:
+        return [
+            counts
+            for block in self.blocks.values()
+            for scoring in block.scorings
+            if scoring.groups is not None
+            for counts in tell(scoring.groups)
+        ]
+
+    def groups_so_far(self) -> Output:
+        """What is known of steps that are not complete: to be written before a checkpoint forgets it."""
+        return Output(groups=self._groups(lambda groups: groups.so_far(self._part)))
+
+    def all_groups(self) -> list[GroupCounts]:
+        """What is known of every step that is not told yet, where nothing comes later."""
+        return self._groups(lambda groups: groups.all(self._part))
 
     def census(self, now_ms: int) -> list[ScoreFrame]:
         """How many series there are and how they stand, where it is time to tell."""
-        return [frame for block in self.blocks.values() for frame in census_frames(block, self.emit, now_ms)]
+        blocks = [block for block in self.blocks.values() if not block.is_of_groups]
+        return [frame for block in blocks for frame in census_frames(block, self.emit, now_ms)]
 
     def evict(self, now_ms: int, ttl_ms: int) -> Output:
         """Take rows from series that have been idle for `ttl_ms`, or that no pipeline wants any more."""
@@ -312,7 +356,7 @@ class Partition:
 
     def leave(self, block: Block) -> None:
         """No pipeline asks for these windows any more."""
-        self._left.update(block.counts)
+        (self._groups_left if block.is_of_groups else self._left).update(block.counts)
         self._ahead.pop(block.uid, None)
         if self.is_started:
             self.budget.give(block.catalogue.live)
@@ -326,6 +370,12 @@ class Partition:
         out.ring += records.ring_records(block, closings, position)
         out.due += output.due_frames(block, closings, self.number, now_ms)
         out.scores += output.score_frames(block, closings, self.emit, now_ms)
+        for scoring in block.scorings:
+            if (groups := scoring.groups) is not None:
+                for s in (s for c in closings for s in c.scored if s.pipeline is scoring.pipeline):
+                    groups.count(s.rows, s.bucket, s.judged, block.catalogue.labels, now_ms)
+                if groups.is_full:
+                    out.groups += groups.overdue(self._part)
 
     def _rows(self, block: Block, frame: SampleFrame) -> NDArray[np.int32]:
         """(S,) rows of the frame's series; new ones are admitted."""
@@ -358,6 +408,7 @@ class Partition:
     def checkpoint(self, now_ms: int) -> Checkpoint:
         """The row state that changed since the last checkpoint, as of this moment."""
         self._sequence += 1
+        self._part = self.position.samples
         out: list[Record] = []
         for block in self.blocks.values():
             ahead = self._ahead.get(block.uid, ())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import xxhash
 
 from openanomaly.core.pipelines.pipeline import ForecasterSpec, Pipeline, WindowSpec
-from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.pipelines.selector import OwnSelector, Selector
 from openanomaly.errors import ConfigError
 
 
@@ -55,15 +55,19 @@ MOST_SHARED = 128
 def plan(pipelines: Iterable[Pipeline]) -> tuple[BlockPlan, ...]:
     """Group pipelines by window specification. Those with a query are of pull mode, and left out.
 
+    The shares of groups have windows of their own, and come last.
+
     Raises:
         ConfigError: a selector cannot be parsed, or too many pipelines share their windows.
     """
     groups: dict[WindowSpec, list[WatchedPipeline]] = {}
-    for pipeline in pipelines:
-        if pipeline.query is not None:
-            continue
+    streamed = [p for p in pipelines if p.query is None]
+    for pipeline in streamed:
         watched = WatchedPipeline(pipeline, Selector.parse(pipeline.selector))
         groups.setdefault(pipeline.window, []).append(watched)
+    for pipeline in [p.of_groups for p in streamed if p.group_by]:
+        selector = OwnSelector.parse(pipeline.selector)
+        groups.setdefault(pipeline.window, []).append(WatchedPipeline(pipeline, selector))
     for spec, members in groups.items():
         if len(members) > MOST_SHARED:
             raise ConfigError(

@@ -7,7 +7,7 @@ import numpy as np
 
 from openanomaly.core.frames import SampleFrame
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
-from openanomaly.core.series import encode_labels
+from openanomaly.core.series import canonical, encode_labels
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows import records
 from openanomaly.core.windows.admission import Budget
@@ -26,7 +26,7 @@ def pipeline(name: str = "p", **options: object) -> Pipeline:
     """A pipeline that scores soon, on short windows."""
     given = {
         "step_s": 10, "context": 64, "min_context": 2, "horizon": 8, "forecast_every": 4,
-        "model": "statistical", "score": ScoreOptions(warmup=3, block=12),
+        "model": "statistical", "score": ScoreOptions(warmup=3, block=12), "group_by": (),
     }  # fmt: skip
     return Pipeline(name=name, **{**given, **options})
 
@@ -43,7 +43,9 @@ def partition(*pipelines: Pipeline, limit: int = 10_000) -> Partition:
 
 
 def label_block(name: str) -> bytes:
-    return encode_labels((("__name__", name),))
+    """Of `name`, or of `name@job`."""
+    name, _, job = name.partition("@")
+    return encode_labels(canonical([("__name__", name), ("job", job)]))
 
 
 def frame(samples: Iterable[Row], received_ms: int = 0) -> SampleFrame:

@@ -1,5 +1,7 @@
 """A quarter of an hour in the life of a partition, with most of what can happen to it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from openanomaly.core.pipelines.pipeline import Pipeline
@@ -36,9 +38,11 @@ def alive(name: str, i: int) -> bool:
     return {"early": i < 10, "newcomer": i >= 34, "past": i >= 30, "middle": i >= 8}.get(name, True)
 
 
-def events(seed: int, steps: int = 45) -> list[Event]:
+def events(seed: int, steps: int = 45, jobs: Sequence[str] = ("",)) -> list[Event]:
+    """What comes; series have one of the `jobs`, in turn."""
     rng = np.random.default_rng(seed)
     names = ["gauge", "requests_total", "large", "late", "marked", "early", "middle", "newcomer", "past"]
+    job = {name: f"{name}@{jobs[i % len(jobs)]}" for i, name in enumerate(names)}
     out: list[Event] = []
     for i in range(steps):
         now_ms = START_MS + i * STEP_MS + 700
@@ -57,7 +61,7 @@ def events(seed: int, steps: int = 45) -> list[Event]:
         cut = int(rng.integers(0, len(rows) + 1))
         for part in (rows[:cut], rows[cut:]):
             if part:
-                out.append(Samples(drive.frame(part, now_ms).encode()))
+                out.append(Samples(drive.frame([(job[n], t, v) for n, t, v in part], now_ms).encode()))
             if rng.random() < 0.3:
                 out.append(Infer(int(rng.integers(1, 4))))
         if rng.random() < 0.7:

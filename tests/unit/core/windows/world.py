@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.group_frames import GroupCounts
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring import LEVELS
 from openanomaly.core.windows import records
@@ -67,6 +68,7 @@ class Broker:
     state: list[Record] = field(default_factory=list)
     due: list[DueFrame] = field(default_factory=list)
     scores: list[ScoreFrame] = field(default_factory=list)
+    groups: list[GroupCounts] = field(default_factory=list)
     committed: tuple[int, int] = (0, 0)
     answered: int = 0
     asked: set[tuple[int, int, int, int]] = field(default_factory=set)
@@ -122,6 +124,19 @@ class Broker:
                 assert out.setdefault(key, said) == said, key
         return out
 
+    def counted(self) -> dict[tuple[str, bytes, int], tuple[int, int]]:
+        """By pipeline, group and step: how many series had a score, and were in an episode."""
+        most: dict[tuple[str, bytes, int], dict[int, tuple[int, int]]] = defaultdict(dict)
+        for counts in self.groups:
+            for i in range(len(counts.series)):
+                parts = most[counts.pipeline, counts.series.block(i), counts.bucket]
+                told = int(counts.scored[i]), int(counts.anomalous[i])
+                parts[counts.part] = max(parts.get(counts.part, told), told)
+        return {
+            key: (sum(scored for scored, _ in parts.values()), sum(odd for _, odd in parts.values()))
+            for key, parts in most.items()
+        }
+
     def asked_for(self) -> dict[tuple[int, int, int, int, int], bytes]:
         """What the model was asked, per row and origin; a repeated question must be the same."""
         out: dict[tuple[int, int, int, int, int], bytes] = {}
@@ -175,6 +190,7 @@ class Worker:
         self.drain()
 
     def checkpoint(self, now_ms: int) -> None:
+        self._send(self.partition.groups_so_far())
         done: Checkpoint = self.partition.checkpoint(now_ms)
         self.broker.write(self.broker.state, done.records)
         self.broker.commit(done.samples, done.forecasts)
@@ -191,6 +207,7 @@ class Worker:
         b.write(b.ring, output.ring)
         b.write(b.due, output.due)
         b.write(b.scores, output.scores)
+        b.write(b.groups, output.groups)
 
 
 class Play:

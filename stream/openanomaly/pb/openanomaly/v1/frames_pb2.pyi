@@ -1,6 +1,7 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -20,20 +21,22 @@ class Series(_message.Message):
     def __init__(self, id: _Optional[bytes] = ..., label_offset: _Optional[bytes] = ..., labels: _Optional[bytes] = ..., kind: _Optional[bytes] = ..., labels_zstd: _Optional[bytes] = ...) -> None: ...
 
 class SampleFrame(_message.Message):
-    __slots__ = ("version", "series", "row", "timestamp_ms", "value", "received_ms")
+    __slots__ = ("version", "series", "row", "timestamp_ms", "value", "received_ms", "of_groups")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SERIES_FIELD_NUMBER: _ClassVar[int]
     ROW_FIELD_NUMBER: _ClassVar[int]
     TIMESTAMP_MS_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_MS_FIELD_NUMBER: _ClassVar[int]
+    OF_GROUPS_FIELD_NUMBER: _ClassVar[int]
     version: int
     series: Series
     row: bytes
     timestamp_ms: bytes
     value: bytes
     received_ms: int
-    def __init__(self, version: _Optional[int] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., row: _Optional[bytes] = ..., timestamp_ms: _Optional[bytes] = ..., value: _Optional[bytes] = ..., received_ms: _Optional[int] = ...) -> None: ...
+    of_groups: bool
+    def __init__(self, version: _Optional[int] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., row: _Optional[bytes] = ..., timestamp_ms: _Optional[bytes] = ..., value: _Optional[bytes] = ..., received_ms: _Optional[int] = ..., of_groups: _Optional[bool] = ...) -> None: ...
 
 class DueFrame(_message.Message):
     __slots__ = ("version", "partition", "block", "forecaster", "model", "horizon", "step_ms", "length", "row", "generation", "origin", "context", "center", "scale", "closed_ms", "useful_until_ms")
@@ -100,7 +103,7 @@ class ForecastFrame(_message.Message):
     def __init__(self, version: _Optional[int] = ..., partition: _Optional[int] = ..., block: _Optional[int] = ..., forecaster: _Optional[int] = ..., horizon: _Optional[int] = ..., level: _Optional[bytes] = ..., row: _Optional[bytes] = ..., generation: _Optional[bytes] = ..., origin: _Optional[bytes] = ..., center: _Optional[bytes] = ..., scale: _Optional[bytes] = ..., quantile: _Optional[bytes] = ...) -> None: ...
 
 class ScoreFrame(_message.Message):
-    __slots__ = ("version", "pipeline", "step_ms", "series", "row", "timestamp_ms", "score", "value", "expected", "reason", "flags", "closed_ms", "census")
+    __slots__ = ("version", "pipeline", "step_ms", "series", "row", "timestamp_ms", "score", "value", "expected", "reason", "flags", "closed_ms", "census", "of_groups")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
     STEP_MS_FIELD_NUMBER: _ClassVar[int]
@@ -114,6 +117,7 @@ class ScoreFrame(_message.Message):
     FLAGS_FIELD_NUMBER: _ClassVar[int]
     CLOSED_MS_FIELD_NUMBER: _ClassVar[int]
     CENSUS_FIELD_NUMBER: _ClassVar[int]
+    OF_GROUPS_FIELD_NUMBER: _ClassVar[int]
     version: int
     pipeline: str
     step_ms: int
@@ -127,7 +131,8 @@ class ScoreFrame(_message.Message):
     flags: bytes
     closed_ms: int
     census: Census
-    def __init__(self, version: _Optional[int] = ..., pipeline: _Optional[str] = ..., step_ms: _Optional[int] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., row: _Optional[bytes] = ..., timestamp_ms: _Optional[bytes] = ..., score: _Optional[bytes] = ..., value: _Optional[bytes] = ..., expected: _Optional[bytes] = ..., reason: _Optional[bytes] = ..., flags: _Optional[bytes] = ..., closed_ms: _Optional[int] = ..., census: _Optional[_Union[Census, _Mapping]] = ...) -> None: ...
+    of_groups: bool
+    def __init__(self, version: _Optional[int] = ..., pipeline: _Optional[str] = ..., step_ms: _Optional[int] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., row: _Optional[bytes] = ..., timestamp_ms: _Optional[bytes] = ..., score: _Optional[bytes] = ..., value: _Optional[bytes] = ..., expected: _Optional[bytes] = ..., reason: _Optional[bytes] = ..., flags: _Optional[bytes] = ..., closed_ms: _Optional[int] = ..., census: _Optional[_Union[Census, _Mapping]] = ..., of_groups: _Optional[bool] = ...) -> None: ...
 
 class Census(_message.Message):
     __slots__ = ("series", "judged", "unforecast", "steps_left", "closed", "newest_ms", "emits_all")
@@ -146,6 +151,36 @@ class Census(_message.Message):
     newest_ms: int
     emits_all: bool
     def __init__(self, series: _Optional[int] = ..., judged: _Optional[int] = ..., unforecast: _Optional[int] = ..., steps_left: _Optional[int] = ..., closed: _Optional[int] = ..., newest_ms: _Optional[int] = ..., emits_all: _Optional[bool] = ...) -> None: ...
+
+class GroupFrame(_message.Message):
+    __slots__ = ("version", "partition", "counts")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    partition: int
+    counts: _containers.RepeatedCompositeFieldContainer[GroupCounts]
+    def __init__(self, version: _Optional[int] = ..., partition: _Optional[int] = ..., counts: _Optional[_Iterable[_Union[GroupCounts, _Mapping]]] = ...) -> None: ...
+
+class GroupCounts(_message.Message):
+    __slots__ = ("pipeline", "step_ms", "bucket", "part", "is_final", "series", "scored", "anomalous")
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    STEP_MS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
+    IS_FINAL_FIELD_NUMBER: _ClassVar[int]
+    SERIES_FIELD_NUMBER: _ClassVar[int]
+    SCORED_FIELD_NUMBER: _ClassVar[int]
+    ANOMALOUS_FIELD_NUMBER: _ClassVar[int]
+    pipeline: str
+    step_ms: int
+    bucket: int
+    part: int
+    is_final: bool
+    series: Series
+    scored: bytes
+    anomalous: bytes
+    def __init__(self, pipeline: _Optional[str] = ..., step_ms: _Optional[int] = ..., bucket: _Optional[int] = ..., part: _Optional[int] = ..., is_final: _Optional[bool] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., scored: _Optional[bytes] = ..., anomalous: _Optional[bytes] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("version", "reason", "topic", "partition", "offset", "detail", "key", "payload", "noted_ms", "set_aside", "letter")

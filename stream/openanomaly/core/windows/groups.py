@@ -1,0 +1,212 @@
+"""Groups of a pipeline's series in one partition: how many of each are in an episode, step by step.
+
+Whoever owns a group adds up what the partitions tell of it (core/services/rates.py); the share becomes a
+series of its own, `anomaly_rate`, which is scored as others are.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from openanomaly.core.frames import ScoreFlag
+from openanomaly.core.group_frames import GroupCounts
+from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.pipelines.selector import RATE
+from openanomaly.core.scoring.scorer import Judged
+from openanomaly.core.series import canonical, decode_labels, encode_labels
+from openanomaly.core.series_column import SeriesColumn, SeriesKind
+from openanomaly.core.windows.rows import Rows
+
+MOST = 10_000
+"""Groups of a pipeline in a partition; series of further ones are in none."""
+MOST_STEPS = 256
+"""Steps that are counted at a time: of history that comes at once, the first ones are told early."""
+
+_UNKNOWN, _NONE = -2, -1
+
+
+@dataclass(slots=True)
+class _Step:
+    """Counts by number of the group, since the last checkpoint."""
+
+    first_ms: int
+    """When its first series had a score, or the first one behind its end."""
+    scored: NDArray[np.uint32]
+    anomalous: NDArray[np.uint32]
+    is_told: bool = False
+    """All that is counted has been told."""
+    is_final: bool = False
+    """And that nothing more is expected."""
+
+
+class Grouping:
+    """The groups of a pipeline's series in one block.
+
+    Attributes:
+        refused: series that are in no group, since there are too many.
+    """
+
+    def __init__(self, pipeline: Pipeline, capacity: int) -> None:
+        self.by = pipeline.group_by
+        self.refused = 0
+        self._pipeline, self._step_ms = pipeline.name, pipeline.step_ms
+        self._lateness_ms = round(pipeline.lateness_s * 1000)
+        self._number = np.full(capacity, _UNKNOWN, np.int32)
+        self._blocks: list[bytes] = []
+        self._numbers: dict[bytes, int] = {}
+        self._steps: dict[int, _Step] = {}
+        self._told: int | None = None
+        self._has_lost = False
+        """Whether a group may have no series any more."""
+
+    def grow(self, capacity: int) -> None:
+        more = np.full(capacity - len(self._number), _UNKNOWN, np.int32)
+        self._number = np.concatenate([self._number, more])
+
+    def reset(self, rows: Rows) -> None:
+        """Rows have a new owner, or none."""
+        self._number[rows] = _UNKNOWN
+        self._has_lost = True
+
+    def count(
+        self,
+        rows: Rows,
+        bucket: NDArray[np.int64],
+        judged: Judged,
+        labels: Sequence[bytes],
+        now_ms: int,
+    ) -> None:
+        """Take steps that have just closed.
+
+        Args:
+            labels: label blocks by row.
+        """
+        at = np.flatnonzero(np.isfinite(judged.score))
+        number = self._numbers_of(rows[at], labels)
+        if not (has := number >= 0).all():
+            at, number = at[has], number[has]
+        if not at.size:
+            return
+        is_open = judged.flags[at] & ScoreFlag.OPEN != 0
+        bucket = bucket[at]
+        if (bucket == bucket[0]).all():
+            self._add(int(bucket[0]), number, is_open, now_ms)
+            return
+        for step in np.unique(bucket).tolist():
+            some = bucket == step
+            self._add(step, number[some], is_open[some], now_ms)
+
+    def _add(self, bucket: int, number: NDArray[np.int32], is_open: NDArray[np.bool_], now_ms: int) -> None:
+        n = len(self._blocks)
+        step = self._steps.get(bucket)
+        if step is None:
+            step = self._steps[bucket] = _Step(now_ms, np.zeros(n, np.uint32), np.zeros(n, np.uint32))
+        elif len(step.scored) < n:
+            more = np.zeros(n - len(step.scored), np.uint32)
+            step.scored = np.concatenate([step.scored, more])
+            step.anomalous = np.concatenate([step.anomalous, more])
+        if step.is_final:
+            step.first_ms = now_ms
+        step.is_told = step.is_final = False
+        step.scored[:n] += np.bincount(number, minlength=n).astype(np.uint32)
+        if is_open.any():
+            step.anomalous[:n] += np.bincount(number[is_open], minlength=n).astype(np.uint32)
+
+    # -- who is in which group -----------------------------------------------------------------
+
+    def _numbers_of(self, rows: Rows, labels: Sequence[bytes]) -> NDArray[np.int32]:
+        number = self._number[rows]
+        new = rows[number == _UNKNOWN]
+        if new.size:
+            for row in new.tolist():
+                self._number[row] = self._number_of(labels[row])
+            number = self._number[rows]
+        return number
+
+    def _number_of(self, labels: bytes) -> int:
+        """The group of a series; none if it has none of the labels."""
+        found = [(name, value) for name, value in decode_labels(labels) if name in self.by]
+        if not found:
+            return _NONE
+        block = encode_labels(canonical([("__name__", RATE), ("pipeline", self._pipeline), *found]))
+        number = self._numbers.get(block)
+        if number is None:
+            if len(self._blocks) >= MOST and self._has_lost:
+                self._forget_empty()
+            if len(self._blocks) >= MOST:
+                self.refused += 1
+                return _NONE
+            number = self._numbers[block] = len(self._blocks)
+            self._blocks.append(block)
+        return number
+
+    def _forget_empty(self) -> None:
+        """Groups without series lose their number."""
+        self._has_lost = False
+        has = self._number >= 0
+        used, number = np.unique(self._number[has], return_inverse=True)
+        self._number[has] = number
+        self._blocks = [self._blocks[i] for i in used.tolist()]
+        self._numbers = {block: i for i, block in enumerate(self._blocks)}
+        for step in self._steps.values():
+            known = used[used < len(step.scored)]
+            step.scored, step.anomalous = step.scored[known], step.anomalous[known]
+
+    # -- what is told --------------------------------------------------------------------------
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._steps) > MOST_STEPS
+
+    def due(self, now_ms: int, part: int) -> Iterator[GroupCounts]:
+        """Steps that are complete as far as the wall clock tells, the newest one also if it has no series.
+
+        A step waits for `lateness_s`: after its end, or, where it is late as all of its source is, after its
+        first series. What comes behind that is told with what was told of the step before.
+        """
+        live = (now_ms - self._lateness_ms) // self._step_ms - 1
+        for bucket, step in sorted(self._steps.items()):
+            end_ms = (bucket + 1) * self._step_ms
+            waits_from = step.first_ms if step.first_ms >= end_ms + self._lateness_ms else end_ms
+            if not step.is_final and now_ms >= waits_from + self._lateness_ms:
+                yield self._tell(bucket, part, is_final=True)
+        if self._told is None or live > self._told:
+            self._told = live
+            if live not in self._steps:
+                yield GroupCounts(self._pipeline, self._step_ms, live, part, is_final=True)
+
+    def all(self, part: int) -> Iterator[GroupCounts]:
+        """Every step, as complete: nothing comes later."""
+        for bucket, step in sorted(self._steps.items()):
+            if not step.is_final:
+                yield self._tell(bucket, part, is_final=True)
+        self._steps.clear()
+
+    def overdue(self, part: int) -> Iterator[GroupCounts]:
+        """The first steps where there are too many."""
+        for bucket in sorted(self._steps)[: -MOST_STEPS // 2]:
+            if not self._steps[bucket].is_final:
+                yield self._tell(bucket, part, is_final=True)
+            del self._steps[bucket]
+
+    def so_far(self, part: int) -> Iterator[GroupCounts]:
+        """What was counted and not told, before a checkpoint: what comes behind it is of another part."""
+        for bucket, step in sorted(self._steps.items()):
+            if not step.is_told:
+                yield self._tell(bucket, part, is_final=False)
+            if step.is_final:
+                del self._steps[bucket]
+            else:
+                step.scored[:] = step.anomalous[:] = 0
+
+    def _tell(self, bucket: int, part: int, *, is_final: bool) -> GroupCounts:
+        step = self._steps[bucket]
+        step.is_told, step.is_final = True, is_final
+        at = np.flatnonzero(step.scored)
+        blocks = [self._blocks[i] for i in at.tolist()]
+        series = SeriesColumn.of(blocks, np.full(at.size, SeriesKind.GAUGE, np.uint8))
+        return GroupCounts(
+            self._pipeline, self._step_ms, bucket, part, is_final, series, step.scored[at], step.anomalous[at]
+        )
