@@ -35,7 +35,7 @@ for i in $(seq 60); do sleep 1; python -c "import urllib.request as r; \
 r.urlopen('http://127.0.0.1:9201/-/ready', timeout=4)" 2> /dev/null && ready=yes && break; done
 kill $pid; wait $pid
 echo "ready=$ready"; echo "uid=$(id -u)"; echo "bytes=$(du -sb /opt/openanomaly | cut -f1)"
-find / -xdev -newer /tmp/began -type f -not -path '/proc/*' -not -path '/sys/*' 2> /dev/null | sed 's/^/wrote=/'
+find / -xdev -newer /tmp/began -type f -not -path '/proc/*' -not -path '/sys/*' -printf 'wrote=%p\\n'
 """
 MAY_WRITE = ("/tmp/", "/var/lib/openanomaly/")
 
@@ -54,7 +54,7 @@ class Buildah:
 
     def build(self, *words: str, tag: str) -> None:
         # In the format of Docker: that of OCI has no health check.
-        self("bud", "--isolation", "chroot", "--pull-never", "--format", "docker", *words, "-t", tag)
+        self("bud", "--isolation", "chroot", "--pull-never", "--format", "docker", "-t", tag, *words)
 
 
 def stand_in(buildah: Buildah, folder: Path, tag: str) -> None:

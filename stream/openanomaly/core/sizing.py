@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from openanomaly.core.pipelines.pipeline import Pipeline
-from openanomaly.core.windows.cost import FORECASTS_PER_CORE_S, work
+from openanomaly.core.windows.cost import FORECASTS_PER_CORE_S, series_bytes, work
 
 DAY_S = 86_400
 
@@ -60,6 +60,10 @@ class Rates:
         return [value for value in vars(cls).values() if isinstance(value, Measured)]
 
 
+_MEASURED = Pipeline(name="size")
+"""Whose windows the bytes of `Rates` are for."""
+_CONTEXT_STEP_BYTES = 2
+"""A step more of a context (core/contexts.py)."""
 _LEAST_PARTITIONS = 16
 _SINK_SERIES = 500_000
 """So many series the sink remembers the encoded labels of (adapters/remote_write/encode.py)."""
@@ -155,16 +159,18 @@ def size(fleet: Fleet, kept: Retentions) -> Size:
     }
     processes = {role: max(1, math.ceil(busy / fleet.use)) for role, busy in cores.items()}
     processes["window"] = max(processes["window"], math.ceil(fleet.series / fleet.worker_series))
+    longer = pipeline.context - _MEASURED.context
+    row_bytes = rates.window_series.value + series_bytes(pipeline).total - series_bytes(_MEASURED).total
     held = {
         "receiver": rates.receiver_series.value * fleet.series,
-        "window": rates.window_series.value * fleet.series / processes["window"],
+        "window": row_bytes * fleet.series / processes["window"],
         "inference": 0.0,
         "sink": rates.sink_series.value * min(fleet.series, _SINK_SERIES) if fleet.is_all_emitted else 0.0,
     }
     changelog_s = pipeline.context * pipeline.step_s * _RING_TIMES + kept.samples_s
     flows = [
         (samples * rates.sample.value, kept.samples_s),
-        (forecasts * rates.due.value, kept.due_s),
+        (forecasts * (rates.due.value + _CONTEXT_STEP_BYTES * longer), kept.due_s),
         (forecasts * rates.forecast.value, kept.forecasts_s),
         (scores * rates.score.value, kept.scores_s),
         (steps * rates.changelog.value, changelog_s),
