@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from openanomaly import definitions
-from openanomaly.commands import backtest, dead_letter, export, migrate, schema
+from openanomaly.commands import backtest, dead_letter, export, migrate, preset, schema, size
 from openanomaly.definitions import Changes
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return export.main(options)
         if options.command == "schema":
             return schema.main(options)
+        if options.command == "size":
+            return size.main(options)
+        if options.command == "preset":
+            return preset.main(options)
         if options.command == "backtest":
             return backtest.main(options)
         settings = _settings(options)
@@ -97,6 +101,8 @@ def _parser() -> argparse.ArgumentParser:
     migrate.add_parser(commands)
     export.add_parser(commands)
     schema.add_parser(commands)
+    size.add_parser(commands)
+    preset.add_parser(commands)
     backtest.add_parser(commands)
     commands.add_parser("version", help="print the version")
     return parser
@@ -111,6 +117,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", metavar="URL", help="embedded://PATH or kafka://HOST:PORT")
     parser.add_argument("--listen", metavar="HOST:PORT", help="address of receiver, metrics and admin API")
     parser.add_argument("--write-to", metavar="URL", help="remote-write address that gets the scores")
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        action="append",
+        help="pipelines that come with the product (`openanomaly preset list`); may be given repeatedly",
+    )
     parser.add_argument("--log-format", choices=("text", "json"))
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     parser.add_argument(
@@ -144,6 +156,12 @@ def _add_demo_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open the status page")
     parser.add_argument(
+        "--send-to",
+        metavar="URL",
+        help="send the fleet's past, faults in it, to the remote-write address of a running installation, "
+        "say which series have them, and end; its pipeline has steps of five minutes",
+    )
+    parser.add_argument(
         "--set",
         metavar="NAME=VALUE",
         action="append",
@@ -165,6 +183,8 @@ def _between(least: int, most: int = 1_000_000) -> Callable[[str], int]:
 def _demo(options: argparse.Namespace) -> int:
     from openanomaly.demo import run  # heavy: an HTTP client and server
 
+    if options.send_to is not None:
+        return run.send_past(options.send_to, options.series, options.seed, options.days)
     return run.main(
         run.Options(
             series=options.series,
@@ -181,7 +201,9 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     flags = flags_of(options.set)
+    chosen: list[str] | None = options.preset
     named = {
+        "presets": None if chosen is None else json.dumps(chosen),  # JSON is YAML
         "broker.url": options.broker,
         "api.listen" if options.command == "api" else "web.listen": options.listen,
         "sink.url": options.write_to,

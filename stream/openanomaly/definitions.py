@@ -1,4 +1,4 @@
-"""Where a process has its pipelines from: the settings, or a store that they name."""
+"""Where a process has its pipelines from: the settings, or a store that they name; and presets."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from openanomaly.adapters import stores
-from openanomaly.core.ports.config_store import Definitions
+from openanomaly.core.ports.config_store import Definitions, Stored
 from openanomaly.errors import ConfigError, StoreUnavailableError
 from openanomaly.settings import Settings, watch
 
@@ -17,26 +17,27 @@ _RETRY_S = 5.0
 
 
 def filled(settings: Settings, *, wait: bool = False) -> Settings:
-    """The settings with the pipelines of the store, as they are now.
+    """The settings with every pipeline that runs: those of the store, as they are now, and of presets.
 
     Args:
         wait: for a store that cannot be reached, and for its first pipeline.
 
     Raises:
-        ConfigError: a pipeline cannot be used; there is none, or the store cannot be reached, and that is not
-            waited for.
+        ConfigError: a pipeline cannot be used, or a name is used twice; there is none, or the store cannot be
+            reached, and that is not waited for.
     """
     if settings.store.url is None:
-        return settings
+        return settings.model_copy(update={"pipelines": settings.watched()})
     found = asyncio.run(_read(settings, wait=wait))
     if found.problems:
         raise ConfigError("\n".join(found.problems))
-    if not found.pipelines:
+    pipelines = settings.watched(found.pipelines)
+    if not pipelines:
         nothing = f"there is no pipeline in {stores.shown(settings.store.url)}"
         if not wait:
             raise ConfigError(f"{nothing}: at least one is needed")
         log.warning("%s: nothing is watched until there is one", nothing)
-    return settings.model_copy(update={"pipelines": found.pipelines})
+    return settings.model_copy(update={"pipelines": pipelines})
 
 
 async def _read(settings: Settings, *, wait: bool) -> Definitions:
@@ -62,7 +63,19 @@ def changes(settings: Settings, file: str, read: Callable[[], Settings]) -> Chan
         read: the settings anew.
     """
     if (url := settings.store.url) is not None:
-        return lambda: stores.make_store(url, settings.store.poll_s).watch()
+        return lambda: _of_store(url, settings)
     if not os.path.exists(file):
         return None
     return lambda: watch.watch(file, read, settings, settings.store.poll_s)
+
+
+async def _of_store(url: str, settings: Settings) -> AsyncIterator[Definitions]:
+    """What a store tells, and the pipelines of presets."""
+    async for found in stores.make_store(url, settings.store.poll_s).watch():
+        try:
+            every = settings.watched(found.pipelines)
+        except ConfigError as exc:
+            yield Definitions(found.stored, (*found.problems, str(exc)))
+        else:
+            shipped = tuple(Stored(pipeline, "") for pipeline in every[len(found.stored) :])
+            yield Definitions(found.stored + shipped, found.problems)

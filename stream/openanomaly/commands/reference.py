@@ -47,7 +47,7 @@ def _groups(root: Schema, group: Schema, path: str) -> Iterator[tuple[str, str, 
     """Path, title and schema of every group that has options of its own, outer ones first."""
     options = {name: _inner(root, option) for name, option in group["properties"].items()}
     if path or not all(options.values()):
-        yield path, f"`{path}`" if path else "Pipeline", group
+        yield path, f"`{path}`" if path else str(root["title"]), group
     for name, inner in options.items():
         if inner is not None:
             is_list = _is_list(group["properties"][name])

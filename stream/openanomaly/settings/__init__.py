@@ -5,13 +5,15 @@ of documentation. `openanomaly.yaml`, `OPENANOMALY_*` variables and flags fill i
 (settings/sources.py).
 """
 
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from openanomaly import presets
 from openanomaly.adapters import stores
 from openanomaly.core.pipelines.options import Options
 from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.errors import ConfigError
 from openanomaly.settings.broker import BrokerSettings
 from openanomaly.settings.roles import (
     BackfillSettings,
@@ -24,6 +26,10 @@ from openanomaly.settings.roles import (
 from openanomaly.settings.servers import PullSettings, ServerSettings, SinkSettings, StoreSettings
 from openanomaly.settings.values import Secret
 from openanomaly.settings.web import ApiSettings, AuthSettings, TlsServerSettings, WebSettings
+
+
+def _known(schema: dict[str, Any]) -> None:
+    schema["enum"] = list(presets.names())
 
 
 class Settings(Options):
@@ -53,8 +59,10 @@ class Settings(Options):
     """What the process tells."""
     store: StoreSettings = StoreSettings()
     """Where pipelines are defined."""
+    presets: tuple[Annotated[str, Field(json_schema_extra=_known)], ...] = ()
+    """Pipelines that come with the product, by name (`openanomaly preset list`); yours stand beside them."""
     pipelines: tuple[Pipeline, ...] = (Pipeline(name="default"),)
-    """What is watched, and how."""
+    """What is watched, and how; with `presets` only what is defined."""
 
     @field_validator("window")
     @classmethod
@@ -65,6 +73,18 @@ class Settings(Options):
                 f"idle_ttl_s={value.idle_ttl_s:g} is less than twice receiver.labels_every_s="
                 f"{receiver.labels_every_s:g}: a series that comes back would be unknown for a while"
             )
+        return value
+
+    @field_validator("presets")
+    @classmethod
+    def _are_presets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for i, name in enumerate(value):
+            if name in value[:i]:
+                raise ValueError(f"{name!r} is there twice")
+            try:
+                presets.pipelines(name)
+            except ConfigError as exc:
+                raise ValueError(str(exc)) from exc
         return value
 
     @field_validator("pipelines")
@@ -87,6 +107,25 @@ class Settings(Options):
                 "defined in the store or here"
             )
         return self
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Self:
+        try:
+            self.watched()
+        except ConfigError as exc:
+            raise ValueError(str(exc)) from exc
+        return self
+
+    def watched(self, stored: tuple[Pipeline, ...] | None = None) -> tuple[Pipeline, ...]:
+        """Every pipeline that runs: those defined here, or `stored` by a store, and those of presets.
+
+        Raises:
+            ConfigError: a name is used twice.
+        """
+        if stored is not None:
+            return presets.beside(stored, self.presets)
+        is_default = "pipelines" not in self.model_fields_set
+        return presets.beside(() if self.presets and is_default else self.pipelines, self.presets)
 
 
 __all__ = [

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 _GONE: yaml_files.Look = ()
 _SETTLED_S = 0.2
+_CHANGES = {"pipelines": (), "presets": ()}
+"""What may change while a process runs, left out."""
 
 
 async def watch(
@@ -41,9 +43,9 @@ async def watch(
         except ConfigError as exc:
             yield Definitions((), tuple(str(exc).splitlines()))
             continue
-        if settings.model_copy(update={"pipelines": ()}) != current.model_copy(update={"pipelines": ()}):
+        if settings.model_copy(update=_CHANGES) != current.model_copy(update=_CHANGES):
             log.warning("%s: other settings than pipelines have changed; they hold after a restart", file)
-        yield Definitions(tuple(Stored(pipeline, "") for pipeline in settings.pipelines))
+        yield Definitions(tuple(Stored(pipeline, "") for pipeline in settings.watched()))
 
 
 def _look(file: str) -> yaml_files.Look:

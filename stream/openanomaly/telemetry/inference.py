@@ -1,5 +1,7 @@
 """What inference counts."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from openanomaly.telemetry.scales import PASSED_OVER, ROWS, SECONDS
@@ -63,6 +65,18 @@ class InferenceMetrics:
         self.waiting = Gauge(
             "openanomaly_inference_waiting_rows", "Contexts that wait or are in work.", registry=registry
         )
+        self._engines = Gauge(
+            "openanomaly_inference_engine_info",
+            "1 for each model that is loaded, and where it computes.",
+            ["model", "device"],
+            registry=registry,
+        )
+
+    def engines(self, device: Mapping[str, str]) -> None:
+        """Models that are loaded from now on, and the device of each."""
+        self._engines.clear()
+        for model, where in device.items():
+            self._engines.labels(model, where).set(1)
 
     def batch(self, model: str, rows: int, seconds: float, steps: int, padding: int) -> None:
         self.batch_steps.labels(model).inc(steps)

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from openanomaly.core.windows.coverage import BANDS
 from openanomaly.telemetry.scales import PASSED_OVER, SAMPLES, SECONDS
 
 
@@ -71,6 +72,7 @@ _EVENTS = {
         "scores_without_forecast",
         "Scores of steps that had no forecast: inference is away, or the series is young.",
     ),
+    "told": ("forecast_steps", "Steps that had a forecast, once per forecaster."),
     "warmup": ("steps_in_warmup", "Steps of series too young for a score."),
     "muted": ("steps_ignored", "Steps in mute windows that do not learn: no score."),
     "anomalous": ("steps_anomalous", "Steps inside an episode."),
@@ -114,6 +116,14 @@ class _WindowCollector(Collector):
         for reason in _DROPS:
             dropped.add_metric([reason], counts.get(reason, 0))
         yield dropped
+        inside = CounterMetricFamily(
+            "openanomaly_window_forecast_steps_inside",
+            "Those whose value was inside the band of their forecast that should hold such a share of them.",
+            labels=["band"],
+        )
+        for share in BANDS:
+            inside.add_metric([share], counts.get(f"inside {share}", 0))
+        yield inside
         for name, value in self._gauges().items():
             full = f"openanomaly_window_{name}"
             if name in _SUMS:

@@ -17,7 +17,7 @@ from openanomaly.core.frames import ForecastFrame
 from openanomaly.core.pipelines.mute import muted
 from openanomaly.core.pipelines.pipeline import ForecasterSpec, WindowSpec
 from openanomaly.core.scoring.scorer import Judged, Scorer
-from openanomaly.core.windows import buckets
+from openanomaly.core.windows import buckets, coverage
 from openanomaly.core.windows.bands import Bands
 from openanomaly.core.windows.buckets import ROW_STATE
 from openanomaly.core.windows.catalogue import FREE, Catalogue
@@ -306,6 +306,8 @@ class Block:
     ) -> list[Scored]:
         out = []
         quantiles = {uid: bands.at(rows, bucket, base) for uid, bands in self.bands.items()}
+        for band in quantiles.values():
+            coverage.count(self.counts, value, band)
         for scoring in self.scorings:
             watched = scoring.pipeline
             band = quantiles[watched.forecaster.uid]
