@@ -161,7 +161,7 @@ def test_a_gpu_is_asked_for_where_inference_runs_and_nowhere_else() -> None:
     assert inference["tolerations"] == [
         {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
     ]
-    assert container(inference)["image"] == "openanomaly:chronos"
+    assert container(inference)["image"] == "openanomaly:gpu"
     for pod in found.values():
         assert "nvidia" not in str(pod)
         assert container(pod)["image"] == "openanomaly:0.1.0"
@@ -282,6 +282,7 @@ def test_every_pod_is_scraped() -> None:
     objects = render("everything")
     monitor = of_kind(objects, "PodMonitor")["openanomaly"]
     wanted = monitor["spec"]["selector"]["matchLabels"]
+    assert wanted[monitor["spec"]["jobLabel"]] == "openanomaly"
     for each in workloads(objects).values():
         assert wanted.items() <= each["spec"]["template"]["metadata"]["labels"].items()
     [endpoint] = monitor["spec"]["podMetricsEndpoints"]

@@ -27,7 +27,7 @@ from openanomaly.settings import AuthSettings
 from openanomaly.settings.sources import CONFIG_VARIABLE, DEFAULT_FILE, load
 
 _URL = "http://localhost:9201"
-_ASK_AGAIN_S = 1.0
+_ASK_AGAIN_S = 0.5
 _ANSWER_S = 30.0
 _LABEL = "probe"
 
