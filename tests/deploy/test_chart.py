@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.chart import CHART, SHAPES, helm, of_kind, render, settings, values, workloads
+from deploy.chart import CHART, ROOT, SHAPES, helm, of_kind, render, settings, values, workloads
 from openanomaly.core.schema import schema_of
 from openanomaly.settings import Settings
 from parts import tools
@@ -177,6 +177,20 @@ def test_the_schema_has_every_value_and_no_other() -> None:
                 is_closed(each)
 
     is_closed(schema)
+
+
+SHOWN = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/kubernetes.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("text", SHOWN)
+def test_values_that_the_documents_show_are_taken(text: str, tmp_path: Path) -> None:
+    (tmp_path / "values.yaml").write_text(text)
+    done = helm("lint", "--strict", CHART, "-f", tmp_path / "values.yaml")
+    assert done.returncode == 0, done.stdout
+
+
+def test_documents_show_values() -> None:
+    assert len(SHOWN) == 5
 
 
 def test_notes_tell_where_to_push(tmp_path: Path) -> None:

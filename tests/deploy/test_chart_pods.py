@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from deploy.chart import CONFIG, SHAPES, Object, container, of_kind, pods, render, settings, workloads
+from openanomaly.settings import Settings
 
 ALL = [(shape, role) for shape in SHAPES for role in pods(render(shape))] if SHAPES else []
 EVERY_POD = pytest.mark.parametrize(("shape", "role"), ALL)
@@ -146,10 +147,15 @@ def test_what_keeps_state_on_a_volume_is_never_there_twice() -> None:
 
 def test_the_volume_of_the_broker_holds_what_it_may_write() -> None:
     [claim] = workloads(render("standalone"))["standalone"]["spec"]["volumeClaimTemplates"]
-    from openanomaly.settings import Settings
-
     size = claim["spec"]["resources"]["requests"]["storage"]
     assert int(size.removesuffix("Gi")) << 30 > Settings().broker.disk_limit_bytes
+
+
+def test_the_memory_of_a_pod_holds_the_series_that_it_takes() -> None:
+    """Beyond `max_series` new ones are refused and counted; beyond the memory the pod is killed."""
+    for shape, role in (("kafka", "window"), ("standalone", "standalone")):
+        limit = container(pods(render(shape))[role])["resources"]["limits"]["memory"]
+        assert int(limit.removesuffix("Gi")) << 30 > Settings().window.max_series * 4096 + (256 << 20)
 
 
 def test_a_gpu_is_asked_for_where_inference_runs_and_nowhere_else() -> None:
