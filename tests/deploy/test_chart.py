@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.chart import CHART, ROOT, SHAPES, helm, of_kind, render, settings, values, workloads
+from deploy.chart import CHART, ROOT, SHAPES, helm, render, settings, values, workloads
 from openanomaly.core.schema import schema_of
 from openanomaly.settings import Settings
 from parts import tools
@@ -193,8 +193,17 @@ def test_documents_show_values() -> None:
     assert len(SHOWN) == 5
 
 
-def test_notes_tell_where_to_push(tmp_path: Path) -> None:
-    done = helm("install", "mine", CHART, "-f", values("kafka"), "-n", "there", "--dry-run=client")
-    assert "url: http://mine-receiver.there:9201/api/v1/write" in done.stdout, done.stderr
-    service = of_kind(render("kafka"), "Service")["receiver"]
-    assert service["spec"]["ports"][0]["port"] == 9201
+@pytest.mark.parametrize("shape", SHAPES)
+def test_notes_tell_where_to_push_and_whom_to_ask(shape: str) -> None:
+    words = ["install", "mine", CHART, "-f", values(shape), "-n", "there", "--dry-run=client"]
+    done = helm(*words)
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    address = {
+        "pull": "Pull mode asks http://prometheus:9090.",
+        "everything": "url: https://mine-receiver.there:443/api/v1/write",
+    }.get(shape, "url: http://mine-receiver.there:9201/api/v1/write")
+    assert address in notes
+    assert ("remote_write:" in notes) == (shape != "pull")
+    assert ("mine-api.there:9202/openapi.json" in notes) == (shape in ("mongo-api", "everything"))
+    assert "<no value>" not in notes
