@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from openanomaly import definitions
-from openanomaly.commands import backtest, dead_letter, export, migrate, preset, schema, size
+from openanomaly.commands import backtest, dead_letter, export, migrate, preset, probe, schema, size
 from openanomaly.definitions import Changes
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return migrate.main(options)
         if options.command == "export":
             return export.main(options)
+        if options.command == "probe":
+            return probe.main(options)
         if options.command == "schema":
             return schema.main(options)
         if options.command == "size":
@@ -100,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     dead_letter.add_parser(commands)
     migrate.add_parser(commands)
     export.add_parser(commands)
+    probe.add_parser(commands)
     schema.add_parser(commands)
     size.add_parser(commands)
     preset.add_parser(commands)
