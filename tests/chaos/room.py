@@ -32,6 +32,7 @@ PIPELINE = {
     "forecast_every": EVERY,
     "model": "statistical",
     "score": {"warmup": WARMUP, "block": 32},
+    "group_by": [],  # e2e/test_groups.py
 }
 _BACK_S = 6 * 3600
 """How far back the first step lies: steps are sent faster than time passes, and none is in the future."""

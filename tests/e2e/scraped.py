@@ -85,7 +85,7 @@ def watch(
             return {scored_labels(row["metric"]) for row in rows if len(row.get("values", ())) >= at_least}
 
         def scored() -> set[Labels]:
-            return set(store.export('{__name__="anomaly_score"}'))
+            return set(store.export('anomaly_score{for!="anomaly_rate"}'))
 
         product.wait_until(lambda: len(series(scrapes)) > 100, f"{scrapes} scrapes", 120)
         expected = series(scrapes)

@@ -115,8 +115,10 @@ def test_scores_that_a_target_refused_are_put_back_by_the_command(tmp_path: Path
         async with Target(script=refuse).running() as target:
 
             def product() -> None:
+                pipelines = [{**pipeline, "group_by": []} for pipeline in CONFIG["pipelines"]]
+                config = {**CONFIG, "pipelines": pipelines, "web": WEB}
                 flags = ("--broker", f"embedded://{tmp_path / 'broker'}", "--write-to", target.url)
-                with openanomaly(tmp_path, *flags, config={**CONFIG, "web": WEB}) as found:
+                with openanomaly(tmp_path, *flags, config=config) as found:
                     drive(found, target)
 
             await asyncio.to_thread(product)

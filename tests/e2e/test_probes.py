@@ -124,7 +124,10 @@ def test_metrics_are_valid_and_add_up_in_every_room(
             return product.total(f"openanomaly_{name}")
 
         emitted = 20 * (100 - WARMUP)
-        product.wait_until(lambda: total("sink_scores_written_total") >= emitted, "scores of every step")
+        shared = 100 - WARMUP  # there is one group, which has a share as soon as its series have scores
+        product.wait_until(
+            lambda: total("sink_scores_written_total") >= emitted + shared, "scores and shares of every step"
+        )
         product.wait_until(lambda: total("lag_records") == 0, "nothing unread")
         # What was read may still wait for the model.
         product.wait_until(
@@ -153,10 +156,13 @@ def test_metrics_are_valid_and_add_up_in_every_room(
     assert of("window_samples_dropped_total") == 20 * 10
     assert of("window_samples_accepted_total") == 20 * 100
     assert of("window_steps_closed_total") == of("window_scores_total") + of("window_steps_in_warmup_total")
-    assert of("window_scores_emitted_total") == of("sink_scores_total") == emitted
-    assert of("sink_scores_written_total") == emitted
+    assert of("window_scores_emitted_total") == emitted
+    assert of("groups") == 1
+    assert of("groups_shares_total") == of("groups_shares_taken_total") == shared
+    assert of("groups_scores_emitted_total") == shared
+    assert of("sink_scores_total") == of("sink_scores_written_total") == emitted + shared
     assert of("sink_scores_dropped_total") == 0
-    assert of("window_contexts_total") == of("inference_contexts_total") > 0
+    assert of("window_contexts_total") + of("groups_contexts_total") == of("inference_contexts_total") > 0
     assert of("inference_contexts_total") == of("inference_forecasts_total") + of("inference_dropped_total")
     assert of("sink_batch_samples_sum") == of("sink_samples_written_total") > emitted
     assert of("score_latency_seconds_count") == of("sink_queue_wait_seconds_count") > 0

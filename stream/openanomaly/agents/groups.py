@@ -63,15 +63,14 @@ class GroupsWorker:
             self._open.clear()
             for rates in self._rates.values():
                 rates.clear()
-        if not frame.counts:
-            self._records.done(origin)
-            return
         rates = self._rates.setdefault(origin.partition, Rates(self._topics.samples.partitions))
         token = self._generation, origin
-        self._open[token] = len(frame.counts)
         now_ms = _now_ms()
-        for counts in frame.counts:
-            rates.take(frame.partition, counts, now_ms, token)
+        waiting = [rates.take(frame.partition, counts, now_ms, token) for counts in frame.counts]
+        if any(waiting):
+            self._open[token] = sum(waiting)
+        else:
+            self._records.done(origin)
         self._came.set()
 
     # -- shares out ----------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class GroupCounts:
         part: a stretch of the partition's run between two checkpoints. After a crash the counts of one are
             told again, as large as before or smaller; those of several add up.
         is_final: no more of this step is expected.
+        for_all: owners without groups in it are told too. Of a step that is late few partitions have any.
         series: what stands for the groups, with labels: their `anomaly_rate`.
         scored: (S,) uint32, series of the group that have a score for this step.
         anomalous: (S,) uint32, of these in an episode.
@@ -44,6 +45,7 @@ class GroupCounts:
     bucket: int
     part: int
     is_final: bool
+    for_all: bool = False
     series: SeriesColumn = field(default_factory=no_groups)
     scored: NDArray[np.uint32] = field(default_factory=_no_counts)
     anomalous: NDArray[np.uint32] = field(default_factory=_no_counts)
@@ -88,13 +90,13 @@ class GroupFrame:
 
 
 def by_owner(counts: Sequence[GroupCounts], partitions: int) -> list[list[GroupCounts]]:
-    """For each partition of groups what it is told: of its groups, and of final steps also if it has none."""
+    """For each partition of groups what it is told: of its groups, and some steps also where it has none."""
     out: list[list[GroupCounts]] = [[] for _ in range(partitions)]
     for c in counts:
         owner = partition_of(c.series.ids, partitions)
         for number in range(partitions):
             at = np.flatnonzero(owner == number)
-            if at.size or c.is_final:
+            if at.size or c.for_all:
                 out[number].append(c if at.size == len(owner) else c.take(at))
     return out
 
@@ -125,7 +127,7 @@ def _from_pb(m: pb.GroupCounts) -> GroupCounts:
         m.bucket,
         m.part,
         m.is_final,
-        series,
-        column(m.scored, "<u4", "scored series", n),
-        column(m.anomalous, "<u4", "anomalous series", n),
+        series=series,
+        scored=column(m.scored, "<u4", "scored series", n),
+        anomalous=column(m.anomalous, "<u4", "anomalous series", n),
     )

@@ -41,6 +41,11 @@ class GroupMetrics:
 _EVENTS = {
     "accepted": ("shares_taken", "Shares that became a step."),
     "scored": ("scores", "Shares that got a score."),
+    "emitted": (
+        "scores_emitted",
+        "Shares sent to the sink, those that are too young for a score among them.",
+    ),
+    "due": ("contexts", "Contexts of shares sent to inference."),
     "episodes": ("episodes", "Episodes of groups that began."),
     "refused": ("series_refused", "Series in no group since their pipeline has too many in a partition."),
 }

@@ -126,7 +126,7 @@ def test_samples_of_a_newer_release_reach_windows_after_the_upgrade(
         times_ms = [first_ms + i * 10_000 for i in range(4)]
         written = [drive.frame([("a", ms, float(i))], ms).encode() for i, ms in enumerate(times_ms)]
         other = drive.frame([("b", first_ms, 1.0)], first_ms).encode()
-        newer = [of_version(x, pb.SampleFrame, 2) for x in (written[1], other)]
+        newer = [of_version(x, pb.SampleFrame, 3) for x in (written[1], other)]
         await bus.write(spec, [(0, None, x) for x in (written[0], *newer, written[2], written[3])])
         room = WindowRoom(bus)
         await end(room, lambda: room.position()[0] == 5)
@@ -134,7 +134,7 @@ def test_samples_of_a_newer_release_reach_windows_after_the_upgrade(
         found = await listed(bus, Filter(topic="samples", reason="UnknownVersionError"))
         assert [x.offset for x in found] == [2, 1]
 
-        monkeypatch.setattr(frames, "VERSION", 2)
+        monkeypatch.setattr(frames, "OF_GROUPS", 3)
         async with desk(bus) as at:
             done = await at.replay([x.id for x in found])
         assert [x.offset for x in done] == [5, 6]  # the older letter first

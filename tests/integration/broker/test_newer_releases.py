@@ -23,7 +23,7 @@ from targets import Target
 from unit.core.windows import drive
 
 
-def newer(record: bytes, message: Any, version: int = 2) -> bytes:
+def newer(record: bytes, message: Any, version: int) -> bytes:
     """The record as a newer release may write it: another version, and a field that we do not know."""
     found = message.FromString(record)
     found.version = version
@@ -44,11 +44,11 @@ def sample(step: int) -> bytes:
     return drive.frame([("a", NOW_MS + step * 10_000, 1.0)], NOW_MS).encode()
 
 
-FRAMES: dict[str, tuple[Callable[[int], bytes], Any]] = {
-    "samples": (sample, pb.SampleFrame),
-    "forecasts": (forecast, pb.ForecastFrame),
-    "due": (lambda i: due_frame(3 * i, partition=0).encode(), pb.DueFrame),
-    "scores": (lambda i: score_frame([named("load", host=f"h{i}")]).encode(), pb.ScoreFrame),
+FRAMES: dict[str, tuple[Callable[[int], bytes], Any, int]] = {
+    "samples": (sample, pb.SampleFrame, 2),
+    "forecasts": (forecast, pb.ForecastFrame, 1),
+    "due": (lambda i: due_frame(3 * i, partition=0).encode(), pb.DueFrame, 1),
+    "scores": (lambda i: score_frame([named("load", host=f"h{i}")]).encode(), pb.ScoreFrame, 1),
 }
 
 
@@ -57,8 +57,8 @@ def test_a_frame_of_a_newer_release_is_set_aside_and_the_rest_goes_on(durable_bu
     async def go() -> None:
         bus = durable_bus
         spec: TopicSpec = getattr(names(bus), kind)
-        make, message = FRAMES[kind]
-        values = [make(0), newer(make(1), message), make(2)]
+        make, message, ours = FRAMES[kind]
+        values = [make(0), newer(make(1), message, ours + 1), make(2)]
         await bus.write(spec, [(0, None, x) for x in values])
         async with Target().running() as target:
             room: Any
@@ -77,7 +77,7 @@ def test_a_frame_of_a_newer_release_is_set_aside_and_the_rest_goes_on(durable_bu
                 assert [dict(x)["host"] for x, _, _ in target.taken] == ["h0", "h2"]
         (letter,) = await letters(bus)
         assert (letter.topic, letter.offset, letter.reason) == (spec.name, 1, "UnknownVersionError")
-        assert letter.detail == f"{message.__name__} has version 2, this release reads up to 1"
+        assert letter.detail == f"{message.__name__} has version {ours + 1}, this release reads up to {ours}"
         assert letter.payload == values[1]
         assert letter.set_aside
 

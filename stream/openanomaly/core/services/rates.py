@@ -66,8 +66,11 @@ class Rates(Generic[Token]):
         """Forget what waits: it is told again, to us or another."""
         self._waiting.clear()
 
-    def take(self, partition: int, counts: GroupCounts, now_ms: int, token: Token) -> None:
-        """What `partition` tells of a step."""
+    def take(self, partition: int, counts: GroupCounts, now_ms: int, token: Token) -> bool:
+        """What `partition` tells of a step; whether `token` comes back when it is settled.
+
+        That there is nothing need not be told again.
+        """
         key = counts.pipeline, counts.step_ms, counts.bucket
         waiting = self._waiting.get(key)
         if waiting is None:
@@ -77,7 +80,8 @@ class Rates(Generic[Token]):
         if len(counts.series):
             waiting.sources.append(partition)
             waiting.counts.append(counts)
-        waiting.tokens.append(token)
+            waiting.tokens.append(token)
+        return bool(len(counts.series))
 
     def ready(self, now_ms: int) -> Iterator[Told[Token]]:
         """Steps that every partition has told of, and those that have waited long enough.

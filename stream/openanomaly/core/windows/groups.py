@@ -178,14 +178,15 @@ class Grouping:
             if step.is_final:
                 continue
             end_ms = (bucket + 1) * self._step_ms
-            due_ms = (step.first_ms if step.first_ms >= end_ms + wait_ms else end_ms) + wait_ms
+            is_late = step.first_ms >= end_ms + wait_ms
+            due_ms = (step.first_ms if is_late else end_ms) + wait_ms
             before_ms = max(before_ms, due_ms)
             if now_ms >= min(before_ms, due_ms + wait_ms):
-                yield self._tell(bucket, part, is_final=True)
+                yield self._tell(bucket, part, is_final=True, for_all=not is_late)
         if self._told is None or live > self._told:
             self._told = live
             if live not in self._steps:
-                yield GroupCounts(self._pipeline, self._step_ms, live, part, is_final=True)
+                yield GroupCounts(self._pipeline, self._step_ms, live, part, is_final=True, for_all=True)
 
     def all(self, part: int) -> Iterator[GroupCounts]:
         """Every step, as complete: nothing comes later."""
@@ -211,12 +212,20 @@ class Grouping:
             else:
                 step.scored[:] = step.anomalous[:] = 0
 
-    def _tell(self, bucket: int, part: int, *, is_final: bool) -> GroupCounts:
+    def _tell(self, bucket: int, part: int, *, is_final: bool, for_all: bool = False) -> GroupCounts:
         step = self._steps[bucket]
         step.is_told, step.is_final = True, is_final
         at = np.flatnonzero(step.scored)
         blocks = [self._blocks[i] for i in at.tolist()]
         series = SeriesColumn.of(blocks, np.full(at.size, SeriesKind.GAUGE, np.uint8))
         return GroupCounts(
-            self._pipeline, self._step_ms, bucket, part, is_final, series, step.scored[at], step.anomalous[at]
+            self._pipeline,
+            self._step_ms,
+            bucket,
+            part,
+            is_final,
+            for_all,
+            series,
+            step.scored[at],
+            step.anomalous[at],
         )

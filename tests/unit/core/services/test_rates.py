@@ -22,7 +22,14 @@ def counts(
     blocks = [encode_labels((("__name__", "anomaly_rate"), ("job", job))) for job in said]
     both = np.array(list(said.values()), np.uint32).reshape(-1, 2)
     return GroupCounts(
-        pipeline, 1000, bucket, part, is_final, SeriesColumn.of(blocks), both[:, 0], both[:, 1]
+        pipeline,
+        1000,
+        bucket,
+        part,
+        is_final,
+        series=SeriesColumn.of(blocks),
+        scored=both[:, 0],
+        anomalous=both[:, 1],
     )
 
 
@@ -48,7 +55,7 @@ def test_a_step_is_settled_when_every_partition_has_told_of_it() -> None:
     rates.take(2, counts(5, {}), 2, "2")
     told = list(rates.ready(2))
     assert shares(told) == [(5_999, {"a": 0.25, "b": 1.0})]
-    assert told[0].tokens == ["0", "1", "2"]
+    assert told[0].tokens == ["0", "1"], "of what has to be told again to a next owner"
     assert (told[0].missing, told[0].late) == (frozenset(), 0)
     assert len(rates) == 0
 
@@ -105,9 +112,9 @@ def test_what_comes_behind_a_newer_share_of_its_group_is_late_and_that_of_anothe
 
 def test_steps_without_groups_are_settled_too() -> None:
     rates: Rates[str] = Rates(1)
-    rates.take(0, counts(9, {}), 0, "0")
+    assert not rates.take(0, counts(9, {}), 0, "0")
     (told,) = rates.ready(0)
-    assert (told.frame, told.tokens) == (None, ["0"])
+    assert (told.frame, told.tokens) == (None, [])
 
 
 def test_no_more_than_so_many_steps_wait(monkeypatch: pytest.MonkeyPatch) -> None:
