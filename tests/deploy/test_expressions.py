@@ -22,7 +22,7 @@ EXPORTED = {
         ("(count(up > 1) or vector(0)) / count(up)", []),
         ("a / on (job) group_left () sum(up)", ["a", "by (job)"][:1]),
         ("reqests_total", ["reqests_total"]),
-        ("sum(reqests_total{code=\"1\"}) + up", ["reqests_total"]),
+        ('sum(reqests_total{code="1"}) + up', ["reqests_total"]),
         ('requests_total{cod="1"}', ["requests_total{cod}"]),
         ("sum by (codee) (requests_total)", ["by (codee)"]),
         ("max(up) by (role)", ["by (role)"]),
