@@ -129,11 +129,12 @@ def is_forecast(product: Product) -> bool:
 
 
 def is_told(store: VictoriaMetrics, last_ms: int) -> bool:
-    """Whether the steps before the last samples have scores: of a host, of a cluster, and of groups."""
+    """Whether the steps before the last samples have scores: of a host, of a cluster, and of their groups."""
+    ends = {'for="node_load1"': last_ms, 'for="kubelet_running_pods"': last_ms}
     # A share of a group is judged when the next one has come.
-    ends = {"node_load1": last_ms, "kubelet_running_pods": last_ms, "anomaly_rate": last_ms - MINUTE_MS}
-    found = {name: store.export(f'anomaly_score{{for="{name}"}}') for name in ends}
-    return all(any(ends[name] in samples for samples in found[name].values()) for name in ends)
+    ends |= {f'for="anomaly_rate",{of}': last_ms - MINUTE_MS for of in ('job="node"', 'namespace="shop"')}
+    found = {matchers: store.export(f"anomaly_score{{{matchers}}}") for matchers in ends}
+    return all(any(ends[each] in samples for samples in found[each].values()) for each in ends)
 
 
 def scrape(product: Product, store: VictoriaMetrics, at_ms: int) -> None:
