@@ -79,6 +79,7 @@ options = st.fixed_dictionaries(
         "forecast_every": st.integers(1, 16),
         "model": st.sampled_from(["auto", "statistical", "./mine.onnx", "amazon/chronos-bolt-small"]),
         "score": scores,
+        "group_by": st.lists(st.from_regex(r"label_[a-z0-9]{1,5}", fullmatch=True), max_size=3, unique=True),
         "labels": st.dictionaries(st.from_regex(r"label_[a-z0-9]{1,5}", fullmatch=True), texts, max_size=3),
     },
 )

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from openanomaly import definitions
-from openanomaly.commands import backtest, dead_letter, export, migrate, preset, schema
+from openanomaly.commands import backtest, dead_letter, export, migrate, preset, probe, schema, size
 from openanomaly.definitions import Changes
 from openanomaly.errors import BrokerError, ConfigError
 from openanomaly.exits import CONFIG, CRASH
@@ -43,8 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return migrate.main(options)
         if options.command == "export":
             return export.main(options)
+        if options.command == "probe":
+            return probe.main(options)
         if options.command == "schema":
             return schema.main(options)
+        if options.command == "size":
+            return size.main(options)
         if options.command == "preset":
             return preset.main(options)
         if options.command == "backtest":
@@ -98,7 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     dead_letter.add_parser(commands)
     migrate.add_parser(commands)
     export.add_parser(commands)
+    probe.add_parser(commands)
     schema.add_parser(commands)
+    size.add_parser(commands)
     preset.add_parser(commands)
     backtest.add_parser(commands)
     commands.add_parser("version", help="print the version")
@@ -153,6 +159,12 @@ def _add_demo_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open the status page")
     parser.add_argument(
+        "--send-to",
+        metavar="URL",
+        help="send the fleet's past, faults in it, to the remote-write address of a running installation, "
+        "say which series have them, and end; its pipeline has steps of five minutes",
+    )
+    parser.add_argument(
         "--set",
         metavar="NAME=VALUE",
         action="append",
@@ -174,6 +186,8 @@ def _between(least: int, most: int = 1_000_000) -> Callable[[str], int]:
 def _demo(options: argparse.Namespace) -> int:
     from openanomaly.demo import run  # heavy: an HTTP client and server
 
+    if options.send_to is not None:
+        return run.send_past(options.send_to, options.series, options.seed, options.days)
     return run.main(
         run.Options(
             series=options.series,

@@ -1,4 +1,4 @@
-"""Programs of Debian's packages: Prometheus 2, VictoriaMetrics, vmagent, node_exporter, Chromium."""
+"""Programs of Debian's packages: Prometheus 2, VictoriaMetrics, node_exporter, Chromium, checkers."""
 
 import os
 import shutil
@@ -15,6 +15,9 @@ PACKAGES = {
     "prometheus-node-exporter": "prometheus-node-exporter",
     "chromium": "chromium",
     "chromedriver": "chromium-driver",
+    "systemd-analyze": "systemd",
+    "nix": "nix-bin",
+    "nix-instantiate": "nix-bin",
 }
 INSTALL = "apt-get install --no-install-recommends"
 

@@ -85,16 +85,20 @@ def install() -> Path:
     )
 
 
+def command(port: int, change_streams: bool = True) -> list[str]:
+    """What starts a server on a port."""
+    jars = install()
+    log = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
+    flags = ["streams"] if change_streams else []
+    return [*JAVA, log, "-cp", f"{jars}/*:{jars}", "Launcher", str(port), *flags]
+
+
 class Server:
     """A server on a port that stays the same over its stops and starts."""
 
     def __init__(self, root: Path, change_streams: bool) -> None:
         self.port = free_port()
-        jars = install()
-        flags = ["streams"] if change_streams else []
-        log = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"
-        command = [*JAVA, log, "-cp", f"{jars}/*:{jars}", "Launcher", str(self.port), *flags]
-        self._process = Process(command, root / f"mongo-{self.port}.out")
+        self._process = Process(command(self.port, change_streams), root / f"mongo-{self.port}.out")
 
     def url(self, database: str = "openanomaly", options: str = "") -> str:
         return f"mongodb://{HOST}:{self.port}/{database}{options and '?' + options}"

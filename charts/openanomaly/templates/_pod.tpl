@@ -1,69 +1,181 @@
-{{/* Labels of everything; `.role` adds the role. Call with (dict "root" $ "role" "window"). */}}
-{{- define "openanomaly.labels" -}}
-app.kubernetes.io/name: openanomaly
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-{{- with .role }}
-app.kubernetes.io/component: {{ . }}
+{{/*
+The pod of a role. Call with root, role, args (list), and where needed
+  port    9201 by default
+  tls     the group of settings that has the port's certificates
+  folder  where the volume `data` is mounted
+  drain   seconds between the request to stop and the signal
+  models  whether checkpoints are fetched
+*/}}
+{{- define "openanomaly.pod" -}}
+{{- $root := .root }}
+{{- $values := index $root.Values .role }}
+{{- $pod := mergeOverwrite (deepCopy $root.Values.pod) $values.pod }}
+{{- $tls := .tls | default (dig "web" "tls" (dict) $root.Values.config) | default dict }}
+metadata:
+  labels:
+    {{- include "openanomaly.labels" . | nindent 4 }}
+    {{- with $pod.labels }}{{ toYaml . | nindent 4 }}{{ end }}
+  annotations:
+    # Pods take over other pipelines while they run; other settings hold for new ones.
+    openanomaly/settings: {{ toJson (omit $root.Values.config "pipelines") | sha256sum }}
+    {{- with $pod.annotations }}{{ toYaml . | nindent 4 }}{{ end }}
+spec:
+  automountServiceAccountToken: false
+  # Their variables would begin with OPENANOMALY_ as ours do.
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ $pod.terminationGracePeriodSeconds }}
+  {{- range $name := list "serviceAccountName" "priorityClassName" "runtimeClassName" }}
+  {{- with index $pod $name }}
+  {{ $name }}: {{ . }}
+  {{- end }}
+  {{- end }}
+  {{- range $name := list "nodeSelector" "tolerations" "affinity" }}
+  {{- with index $pod $name }}
+  {{ $name }}: {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  {{- with $root.Values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - name: {{ . }}
+    {{- end }}
+  {{- end }}
+  {{- with $pod.topologyKeys }}
+  topologySpreadConstraints:
+    {{- range . }}
+    - topologyKey: {{ . }}
+      maxSkew: 1
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels: {{- include "openanomaly.selector" $ | nindent 10 }}
+    {{- end }}
+  {{- end }}
+  securityContext: {{- include "openanomaly.podSecurity" . | nindent 4 }}
+  containers:
+    - name: {{ .role }}
+      image: {{ include "openanomaly.image" . | quote }}
+      imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+      args: {{- toYaml .args | nindent 8 }}
+      {{- include "openanomaly.environment" . | nindent 6 }}
+      ports:
+        - {name: http, containerPort: {{ .port | default 9201 }}}
+      startupProbe:
+        {{- include "openanomaly.probe" (dict "path" "/-/healthy" "tls" $tls) | nindent 8 }}
+        # A checkpoint is read, and fetched at first, before the port opens.
+        periodSeconds: 5
+        failureThreshold: 120
+      readinessProbe:
+        {{- include "openanomaly.probe" (dict "path" "/-/ready" "tls" $tls) | nindent 8 }}
+        timeoutSeconds: 5
+      livenessProbe:
+        {{- include "openanomaly.probe" (dict "path" "/-/healthy" "tls" $tls) | nindent 8 }}
+        # Recovery answers too, so silence is a hang.
+        timeoutSeconds: 5
+        failureThreshold: 6
+      {{- if .drain }}
+      lifecycle:
+        preStop:
+          exec: {command: [sleep, {{ .drain | quote }}]}
+      {{- end }}
+      securityContext: {{- include "openanomaly.containerSecurity" . | nindent 8 }}
+      resources: {{- toYaml $values.resources | nindent 8 }}
+      volumeMounts:
+        {{- include "openanomaly.mounts" . | nindent 8 }}
+        {{- with .folder }}
+        - {name: data, mountPath: {{ . }}}
+        {{- end }}
+        {{- if .models }}
+        - {name: models, mountPath: /var/cache/openanomaly}
+        {{- end }}
+  volumes:
+    {{- include "openanomaly.volumes" . | nindent 4 }}
+    {{- if .models }}
+    - name: models
+      {{- if $root.Values.modelCache.claim }}
+      persistentVolumeClaim: {claimName: {{ $root.Values.modelCache.claim }}}
+      {{- else }}
+      emptyDir: {sizeLimit: {{ $root.Values.modelCache.sizeLimit }}}
+      {{- end }}
+    {{- end }}
+{{- end }}
+
+{{- define "openanomaly.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+# Volumes belong to it, and secrets can be read by it.
+fsGroup: 10001
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "openanomaly.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{/* Variables of every container. */}}
+{{- define "openanomaly.environment" -}}
+{{- with .root.Values.secret -}}
+envFrom:
+  - secretRef: {name: {{ . }}}
+{{ end -}}
+env:
+  - {name: HF_HOME, value: /var/cache/openanomaly}
+  {{- with .root.Values.env }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- end }}
+
+{{/* Settings, certificates, and a place for temporary files beside a root that is read-only. */}}
+{{- define "openanomaly.mounts" -}}
+- {name: config, mountPath: /etc/openanomaly/config, readOnly: true}
+- {name: tmp, mountPath: /tmp}
+{{- range $name, $_ := .root.Values.files }}
+- {name: file-{{ $name }}, mountPath: /etc/openanomaly/{{ $name }}, readOnly: true}
 {{- end }}
 {{- end }}
 
-{{/* The Deployment of one role: they differ in command, replicas, image and resources only. */}}
-{{- define "openanomaly.deployment" -}}
-{{- $values := index .root.Values .role }}
-{{- $image := $values.image | default dict }}
-{{- $port := .root.Values.receiver.service.port }}
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: {{ .root.Release.Name }}-{{ .role }}
-  labels: {{- include "openanomaly.labels" . | nindent 4 }}
-spec:
-  replicas: {{ $values.replicas }}
-  selector:
-    matchLabels: {{- include "openanomaly.labels" . | nindent 6 }}
-  template:
-    metadata:
-      labels: {{- include "openanomaly.labels" . | nindent 8 }}
-      annotations:
-        # A changed configuration starts new pods.
-        openanomaly/config: {{ toJson .root.Values.config | sha256sum }}
-    spec:
-      automountServiceAccountToken: false
-      # Their variables would begin with OPENANOMALY_ as ours do.
-      enableServiceLinks: false
-      securityContext:
-        runAsNonRoot: true
-        runAsUser: 10001
-        seccompProfile: {type: RuntimeDefault}
-      containers:
-        - name: {{ .role }}
-          image: "{{ $image.repository | default .root.Values.image.repository }}:{{ $image.tag | default .root.Values.image.tag | default .root.Chart.AppVersion }}"
-          imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-          args: [{{ .role }}, --config, /etc/openanomaly/openanomaly.yaml, --listen, ":{{ $port }}"]
-          {{- with .root.Values.secret }}
-          envFrom:
-            - secretRef: {name: {{ . }}}
-          {{- end }}
-          ports:
-            - {name: http, containerPort: {{ $port }}}
-          startupProbe:
-            httpGet: {path: /-/healthy, port: http}
-            # A checkpoint is read, and downloaded at first, before the port opens.
-            periodSeconds: 5
-            failureThreshold: 120
-          readinessProbe:
-            httpGet: {path: /-/ready, port: http}
-          livenessProbe:
-            httpGet: {path: /-/healthy, port: http}
-            # Recovery answers too, so silence is a hang.
-            failureThreshold: 6
-          securityContext:
-            allowPrivilegeEscalation: false
-            capabilities: {drop: [ALL]}
-          resources: {{- toYaml $values.resources | nindent 12 }}
-          volumeMounts:
-            - {name: config, mountPath: /etc/openanomaly, readOnly: true}
-      volumes:
-        - name: config
-          configMap: {name: {{ .root.Release.Name }}-config}
+{{- define "openanomaly.volumes" -}}
+- name: config
+  configMap: {name: {{ .root.Release.Name }}-config}
+- name: tmp
+  emptyDir: {sizeLimit: 1Gi}
+{{- range $name, $source := .root.Values.files }}
+- name: file-{{ $name }}
+  {{- if $source.secret }}
+  secret: {secretName: {{ $source.secret }}, defaultMode: 0440}
+  {{- else }}
+  configMap: {name: {{ $source.configMap }}}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* How the kubelet asks. It has no certificate to show, so where we want one it only knocks. */}}
+{{- define "openanomaly.probe" -}}
+{{- if .tls.client_ca_file -}}
+tcpSocket: {port: http}
+{{- else if .tls.cert_file -}}
+httpGet: {path: {{ .path }}, port: http, scheme: HTTPS}
+{{- else -}}
+httpGet: {path: {{ .path }}, port: http}
+{{- end }}
+{{- end }}
+
+{{/* How a role begins: the command line of the product. */}}
+{{- define "openanomaly.args" -}}
+{{- list .command "--config" "/etc/openanomaly/config/openanomaly.yaml" "--listen" (printf ":%v" (.port | default 9201)) | toJson }}
+{{- end }}
+
+{{/* The volume of a role that keeps something. */}}
+{{- define "openanomaly.claim" -}}
+{{- $volume := (index .root.Values .role).volume }}
+- metadata:
+    name: data
+    labels: {{- include "openanomaly.selector" . | nindent 6 }}
+  spec:
+    accessModes: [ReadWriteOnce]
+    {{- with $volume.storageClassName }}
+    storageClassName: {{ . }}
+    {{- end }}
+    resources: {requests: {storage: {{ $volume.size }}}}
 {{- end }}

@@ -22,7 +22,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-from openanomaly.demo import report
+from openanomaly.demo import report, sending
 from openanomaly.demo.client import Client
 from openanomaly.demo.faults import Fault, Samples, World, deployments, plan
 from openanomaly.demo.fleet import DAY, Fleet
@@ -81,6 +81,18 @@ def main(options: Options) -> int:
         return asyncio.run(_run(options, folder))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def send_past(url: str, series: int, seed: int, days: int) -> int:
+    """Send the fleet's past to an installation that runs; the exit status."""
+    try:
+        asyncio.run(sending.send(url, series, seed, days))
+    except DemoError as exc:
+        report.complain(str(exc))
+        return CRASH
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
 
 
 async def _run(options: Options, folder: Path) -> int:

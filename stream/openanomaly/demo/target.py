@@ -8,13 +8,14 @@ from openanomaly.adapters.remote_write.columns import COUNT_LIMIT, Slices
 from openanomaly.adapters.remote_write.decode_v1 import decode
 from openanomaly.adapters.remote_write.unpack import unpack
 from openanomaly.core.identity import Identities
+from openanomaly.core.pipelines.selector import RATE
 from openanomaly.core.series import Labels, canonical, decode_labels
 from openanomaly.demo.fleet import F64
 
 PATH = "/api/v1/write"
 _BODY_BYTES = 64 << 20
 _OUR_LABELS = ("__name__", "for", "pipeline")
-SCORE, EXPECTED = range(2)
+SCORE, EXPECTED, OF_GROUP = range(3)
 _NAMES = {"anomaly_score": SCORE, "yhat": EXPECTED}
 
 
@@ -81,6 +82,9 @@ class Target:
             self._who = grown
         for i in np.flatnonzero(self._who[slot, 0] < 0).tolist():
             labels = dict(decode_labels(blocks[i]))
+            if RATE in (labels["__name__"], labels.get("for")):
+                self._who[slot[i]] = 0, OF_GROUP
+                continue
             number = _NAMES[labels["__name__"]]
             labels["__name__"] = labels["for"]
             own = canonical((n, v) for n, v in labels.items() if n not in _OUR_LABELS[1:])

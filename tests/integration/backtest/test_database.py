@@ -5,6 +5,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.services.local import LocalScoring
 from openanomaly.core.services.pulled import PulledPipeline, PullOptions
 from parts.part import get
+from parts.product import Product, openanomaly
 from parts.victoria import VictoriaMetrics, victoria_metrics
 
 STEP_MS, STEPS = 60_000, 400
@@ -159,3 +161,55 @@ def test_what_goes_wrong_is_said(
     status, words = run("http://127.0.0.1:1", "up")
     assert status == 1
     assert "127.0.0.1:1" in words
+
+
+def previewed(api: Product, pipeline: dict[str, object]) -> dict[tuple[str, int], float]:
+    """Scores of a preview over the range of the database, by name and end of the step; NaN in warm-up."""
+    asked = {"pipeline": pipeline, "range": {"start_ms": START_MS, "end_ms": END_MS}}
+    request = urllib.request.Request(
+        f"{api.url}/api/v1/preview", json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        lines = [json.loads(line) for line in answer]
+    assert [line["kind"] for line in lines][-1] == "summary"
+    return {
+        (line["labels"]["__name__"], end_ms): np.nan if score is None else score
+        for line in lines
+        if line["kind"] == "scores"
+        for end_ms, score in zip(line["end_ms"], line["score"], strict=True)
+    }
+
+
+def test_previews_and_dry_runs_of_the_api_are_of_the_database(
+    database: VictoriaMetrics, tmp_path: Path
+) -> None:
+    (tmp_path / "pipelines").mkdir()
+    config = {"pull": {"url": database.url}, "store": {"url": str(tmp_path / "pipelines")}}
+    span = "--start", START_MS, "--end", END_MS
+    query = "--tsdb", database.url, "--query", "load", "--step", "60", "--model", "statistical"
+    selector = '{__name__=~"load|requests_total"}'
+    stored = {"name": "p", "selector": selector, "model": "statistical", "aggregate": "last"}
+    (tmp_path / "c.yaml").write_text(json.dumps({"pull": config["pull"], "pipelines": [stored]}))
+    with openanomaly(tmp_path, command="api", config=config) as api:
+        of_query = previewed(api, {"name": "q", "query": "load", "step_s": 60, "model": "statistical"})
+        of_selector = previewed(api, stored)
+        asked = json.dumps({"pipeline": stored}).encode()
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{api.url}/api/v1/dry-run", asked, headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            counted = json.loads(answer.read())["series"]
+
+    def scores(rows: list[list[str]]) -> Any:
+        return pytest.approx([float(row[5] or "nan") for row in rows], rel=1e-6, nan_ok=True)
+
+    rows = backtest(*query, *span, tmp_path / "q.csv")
+    times = [int(np.datetime64(row[0].rstrip("Z"), "ms").astype(np.int64)) for row in rows]
+    assert list(of_query) == [("load", t) for t in times]
+    assert list(of_query.values()) == scores(rows)
+    rows = backtest("--config", tmp_path / "c.yaml", "--pipeline", "p", *span, tmp_path / "s.csv")
+    for name in ("load", "requests_total"):
+        mine = [score for (n, _), score in of_selector.items() if n == name]
+        assert mine == scores([row for row in rows if name in row[0]])
+        assert np.isfinite(mine).sum() > 200
+    assert counted["count"] == 0, "none of them has had a sample lately"
+    assert database.url.split("//")[1] in counted["of"]

@@ -59,6 +59,10 @@ class Judged:
             np.zeros(n, bool),
         )
 
+    def take(self, at: slice | Rows) -> "Judged":
+        """What is said of the steps `at`."""
+        return Judged(*(getattr(self, f.name)[at] for f in dataclasses.fields(self)))
+
     def put(self, at: Rows, part: "Judged") -> None:
         """Write what is said of the steps `at`."""
         for f in dataclasses.fields(self):

@@ -240,13 +240,16 @@ class Backtest:
         scoring = self._block.scorings[0]
         judged = scoring.scorer.run(scoring.state, steps.rows, steps.bucket, steps.value, band, mute)
         self._block.counts["scored"] += int(np.isfinite(judged.score).sum())
+        series = self._series[steps.rows]
+        # Rows are in the order in which series began.
+        at = slice(None) if (np.diff(series) >= 0).all() else np.argsort(series, kind="stable")
         return ScoredSteps(
-            self._series[steps.rows],
-            steps.sample_ms,
-            end_ms,
-            steps.value,
-            band[:, 2],
-            judged,
+            series[at],
+            steps.sample_ms[at],
+            end_ms[at],
+            steps.value[at],
+            band[at, 2],
+            judged.take(at),
             int(self._place.sum()),
         )
 

@@ -82,15 +82,18 @@ class Rates(Generic[Token]):
     def ready(self, now_ms: int) -> Iterator[Told[Token]]:
         """Steps that every partition has told of, and those that have waited long enough.
 
-        A complete one waits for the steps before it, so that the shares of a group come in their order.
+        Each also waits for those before it, so that the shares of a group come in their order; but not much
+        longer.
         """
         too_many = len(self._waiting) - MOST_WAITING
         before: tuple[str, int] | None = None
         for key in sorted(self._waiting):
             pipeline, step_ms, bucket = key
             waiting = self._waiting[key]
-            is_complete = waiting.final >= self._partitions and before != (pipeline, step_ms)
-            if is_complete or now_ms - waiting.since_ms >= self._wait_ms or too_many > 0:
+            waited_ms = now_ms - waiting.since_ms
+            is_due = waiting.final >= self._partitions or waited_ms >= self._wait_ms
+            is_first = before != (pipeline, step_ms)
+            if (is_due and is_first) or waited_ms >= 2 * self._wait_ms or too_many > 0:
                 too_many -= 1
                 del self._waiting[key]
                 yield self._settle(pipeline, step_ms, bucket, waiting)

@@ -58,6 +58,7 @@ class Grouping:
         self._numbers: dict[bytes, int] = {}
         self._steps: dict[int, _Step] = {}
         self._told: int | None = None
+        self._clock_ms = 0
         self._has_lost = False
         """Whether a group may have no series any more."""
 
@@ -83,6 +84,8 @@ class Grouping:
         Args:
             labels: label blocks by row.
         """
+        # Ticks are of the time they were offered at: what they close must not look older than samples do.
+        now_ms = self._clock_ms = max(self._clock_ms, now_ms)
         at = np.flatnonzero(np.isfinite(judged.score))
         number = self._numbers_of(rows[at], labels)
         if not (has := number >= 0).all():
@@ -164,13 +167,20 @@ class Grouping:
         """Steps that are complete as far as the wall clock tells, the newest one also if it has no series.
 
         A step waits for `lateness_s`: after its end, or, where it is late as all of its source is, after its
-        first series. What comes behind that is told with what was told of the step before.
+        first series. And for the steps before it, since a share that comes behind a newer one is of no use;
+        but not much longer, since a source may have a whole history to bring. What comes after that is told
+        together with what was told of the step.
         """
-        live = (now_ms - self._lateness_ms) // self._step_ms - 1
+        wait_ms = self._lateness_ms
+        live = (now_ms - wait_ms) // self._step_ms - 1
+        before_ms = 0
         for bucket, step in sorted(self._steps.items()):
+            if step.is_final:
+                continue
             end_ms = (bucket + 1) * self._step_ms
-            waits_from = step.first_ms if step.first_ms >= end_ms + self._lateness_ms else end_ms
-            if not step.is_final and now_ms >= waits_from + self._lateness_ms:
+            due_ms = (step.first_ms if step.first_ms >= end_ms + wait_ms else end_ms) + wait_ms
+            before_ms = max(before_ms, due_ms)
+            if now_ms >= min(before_ms, due_ms + wait_ms):
                 yield self._tell(bucket, part, is_final=True)
         if self._told is None or live > self._told:
             self._told = live

@@ -1,6 +1,7 @@
 """Encoding against the full schema: labels, values and order of what a request then holds."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,3 +192,40 @@ def test_labels_that_cannot_be_read_are_refused(block: bytes) -> None:
     )
     with pytest.raises(MalformedRequestError):
         ScoreEncoder().encode(broken)
+
+
+GROUPS = [named("anomaly_rate", job="a", pipeline="p1"), named("anomaly_rate", job="b", pipeline="p1")]
+
+
+def test_shares_of_groups_are_written_whatever_else_is_and_the_band_and_score_say_for_what() -> None:
+    pipelines = [Pipeline(name="p1", labels={"team": "infra"}, output={"series": ["y", "yhat"]})]
+    encoder = ScoreEncoder(external_labels={"dc": "x"}, pipelines=pipelines)
+    frame = replace(score_frame(GROUPS, pipeline="p1"), of_groups=True)
+    ours = {"dc": "x", "team": "infra", "pipeline": "p1"}
+    assert [(dict(labels), value) for labels, _, value in encoded(encoder, frame)] == [
+        ({"__name__": "anomaly_rate", "job": "a", **ours}, 0.0),
+        ({"__name__": "anomaly_rate", "job": "b", **ours}, 1.0),
+        ({"__name__": "yhat", "for": "anomaly_rate", "job": "a", **ours}, 0.25),
+        ({"__name__": "yhat", "for": "anomaly_rate", "job": "b", **ours}, 1.25),
+    ]
+
+
+def test_a_group_that_is_too_young_for_a_score_has_its_share() -> None:
+    frame = replace(score_frame(GROUPS, pipeline="p1", score=[math.nan, 2.5]), of_groups=True)
+    found = encoded(ScoreEncoder(), frame)
+    assert [(dict(labels)["__name__"], dict(labels)["job"], value) for labels, _, value in found] == [
+        ("anomaly_rate", "a", 0.0),
+        ("anomaly_rate", "b", 1.0),
+        ("anomaly_score", "b", 2.5),
+    ]
+    assert ScoreEncoder().encode(frame).skipped == {}
+
+
+def test_series_and_groups_of_one_pipeline_are_told_apart() -> None:
+    encoder = ScoreEncoder()
+    groups = replace(score_frame(GROUPS, pipeline="p1"), of_groups=True)
+    for _ in range(2):
+        assert len(encoded(encoder, groups)) == 4
+        assert len(encoded(encoder, score_frame(LOAD, pipeline="p1"))) == 3
+    encoder.redefine([Pipeline(name="p1", labels={"team": "infra"})])
+    assert dict(encoded(encoder, groups)[0][0])["team"] == "infra"

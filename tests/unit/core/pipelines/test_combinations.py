@@ -48,6 +48,11 @@ def pipeline(options: dict[str, Any]) -> Pipeline:
         ({"query": "x)"}, r"has a '\)' at position 2"),
         ({"query": 'x{a="b}'}, 'has no closing " for the one at position 5'),
         ({"query": r"x{a='b\'}"}, "has no closing '"),
+        ({"group_by": ["job", "pipeline"]}, "'pipeline' is a label that every group has"),
+        ({"group_by": ["job", "zone", "job"]}, "'job' is there twice"),
+        ({"group_by": ["__name__"]}, "__name__ is the name of a metric"),
+        ({"group_by": ["a-b"]}, "'a-b' is no label name"),
+        ({"group_by": [f"l{i}" for i in range(17)]}, "at most 16"),
     ],
 )
 def test_what_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:

@@ -33,7 +33,8 @@ def test_a_pipeline_with_a_query_is_valid_when_written_out() -> None:
 
 def test_the_stream_leaves_them_out() -> None:
     pulled, pushed = Pipeline(name="pulled", query=QUERY), Pipeline(name="pushed", selector="up")
-    (block,) = plan([pulled, pushed])
+    block, groups = plan([pulled, pushed])
+    assert groups.spec.is_of_groups
     assert [p.name for p in block.pipelines] == ["pushed"]
     assert plan([pulled]) == ()
     other = (("__name__", "node_load1"),)

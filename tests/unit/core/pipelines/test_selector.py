@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openanomaly.core.pipelines.pipeline import DEFAULT_SELECTOR
-from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.pipelines.selector import OwnSelector, Selector
 from openanomaly.core.series import Labels
 from openanomaly.errors import ConfigError
 
@@ -69,6 +69,15 @@ def test_our_own_output_is_never_chosen(name: str, is_ours: bool) -> None:
     everything = Selector.parse("{}")
     assert everything.matches(series(name, **{"for": "up"})) is not is_ours
     assert everything.matches(series(name))
+
+
+def test_the_share_of_a_group_is_known_by_its_pipeline_and_chosen_by_ourselves_alone() -> None:
+    share = series("anomaly_rate", pipeline="p", job="a")
+    assert not Selector.parse("{}").matches(share)
+    assert Selector.parse("{}").matches(series("anomaly_rate", job="a")), "a user's"
+    own = OwnSelector.parse('{__name__="anomaly_rate",pipeline="p"}')
+    assert own.matches(share)
+    assert not own.matches(series("anomaly_rate", pipeline="q", job="a"))
 
 
 def test_the_default_leaves_out_buckets_of_classic_histograms_only() -> None:

@@ -100,6 +100,20 @@ def test_scores_are_those_of_the_stream_to_the_bit(aggregate: str, chunk_steps: 
     assert test.counts["counter_reset"] > 0
 
 
+def test_series_come_in_the_order_of_the_recording_whichever_began_first() -> None:
+    late = START_MS + 37 * STEP_MS
+    recorded = recording([s for s in waves(200, ("a", "b", "d"), 1) if s[0] != "b" or s[1] >= late])
+    recorded.sort(key=lambda series: -int(series.timestamp_ms[0]))
+    assert recorded[0].timestamp_ms[0] > recorded[-1].timestamp_ms[0]
+    for chunk in Backtest(pipeline(), {"auto": Echo()}, recorded, chunk_steps=70).run():  # type: ignore[dict-item]
+        order = list(zip(chunk.series.tolist(), chunk.end_ms.tolist(), strict=True))
+        assert order == sorted(order)
+        for i, series in enumerate(chunk.series.tolist()):
+            at = np.searchsorted(recorded[series].timestamp_ms, chunk.sample_ms[i])
+            assert recorded[series].timestamp_ms[at] == chunk.sample_ms[i]
+            assert recorded[series].value[at] == chunk.value[i]
+
+
 @pytest.mark.parametrize("aggregate", ["sum", "count", "min", "max"])
 def test_so_they_are_however_steps_are_made(aggregate: str) -> None:
     samples = patchy(150, 4)

@@ -1,6 +1,7 @@
 """Pull mode with a database, a target, a state and a clock that do as a test says."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,11 @@ import pytest
 
 from compiled import each_way
 from dues import Echo
-from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFlag, ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline, ScoreOptions
 from openanomaly.core.ports.tsdb_client import Samples, Written
 from openanomaly.core.scoring import LEVELS
-from openanomaly.core.series import encode_labels
+from openanomaly.core.series import decode_labels, encode_labels
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.services.inference_loop import InferenceLoop
 from openanomaly.core.services.local import LocalScoring
@@ -514,3 +515,39 @@ def test_a_pipeline_that_is_changed_goes_on_from_its_state() -> None:
     loop.define([pipeline(labels={"team": "infra"})])
     assert world.at(101, loop).steps == 1
     assert world.steps() == [100, 101]
+
+
+def test_shares_of_groups_are_those_of_the_scores_and_survive_a_restart() -> None:
+    """Every step of two groups has its share, over a restart and steps that were missed."""
+    jobs = ["a", "a", "a", "b"]
+    blocks = tuple(encode_labels((("instance", str(i)), ("job", job))) for i, job in enumerate(jobs))
+
+    def value(block: bytes, at_ms: int) -> float | None:
+        spoiled = at_ms == START_MS + 140 * STEP_MS and block in blocks[:2]
+        return 1e9 if spoiled else wave(block, at_ms)
+
+    world = World(blocks=blocks, value=value)
+    loop = world.loop(pipeline(group_by=["job"]))
+    for step in (*range(100, 135), 143):
+        assert world.at(step, loop).outcome == "ok"
+    loop = world.loop(pipeline(group_by=["job"]))
+    world.at(150, loop)
+
+    shares: dict[tuple[int, str], float] = {}
+    odd: dict[tuple[int, str], list[bool]] = defaultdict(list)
+    scores: dict[tuple[int, str], float] = {}
+    for f in world.taken:
+        for i, row in enumerate(f.row.tolist()):
+            key = (
+                int((f.timestamp_ms[i] - START_MS) // STEP_MS),
+                dict(decode_labels(f.series.block(row)))["job"],
+            )
+            if f.of_groups:
+                assert key not in shares
+                shares[key], scores[key] = float(f.value[i]), float(f.score[i])
+            else:
+                odd[key].append(bool(f.flags[i] & ScoreFlag.OPEN))
+    assert shares == {key: sum(each) / len(each) for key, each in odd.items()}
+    assert {step for step, _ in shares} == set(range(100, 151))
+    assert shares[140, "a"] >= 2 / 3
+    assert scores[140, "a"] > 1

@@ -83,6 +83,14 @@ def test_a_complete_step_waits_for_those_before_it_of_its_pipeline() -> None:
     assert shares(list(rates.ready(WAIT_MS))) == [(5_999, {"a": 1.0}), (6_999, {"a": 0.0})]
 
 
+def test_but_not_for_ever() -> None:
+    rates: Rates[str] = Rates(1)
+    rates.take(0, counts(6, {"a": (1, 0)}), 0, "0")
+    rates.take(0, counts(5, {"a": (1, 1)}, is_final=False), WAIT_MS + 1, "1")
+    assert list(rates.ready(2 * WAIT_MS - 1)) == []
+    assert shares(list(rates.ready(2 * WAIT_MS))) == [(6_999, {"a": 0.0})]
+
+
 def test_what_comes_behind_a_newer_share_of_its_group_is_late_and_that_of_another_is_not() -> None:
     rates: Rates[str] = Rates(1)
     rates.take(0, counts(9, {"a": (2, 1)}), 0, "0")

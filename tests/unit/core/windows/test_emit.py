@@ -1,9 +1,12 @@
 """Which scores are sent: every one, or those of episodes with a marker where each ends."""
 
 import numpy as np
+import pytest
 
-from openanomaly.core.frames import ScoreFlag
+from openanomaly.core.frames import SampleFrame, ScoreFlag, ScoreFrame
 from openanomaly.core.pipelines.pipeline import OutputOptions, ScoreOptions
+from openanomaly.core.series import encode_labels
+from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows.output import Emit
 from unit.core.windows import drive
 
@@ -58,3 +61,32 @@ def test_a_census_says_what_is_sent_of_its_pipeline() -> None:
 
     found = {f.pipeline: f.census.emits_all for f in partition.census(START_MS + STEP_MS) if f.census}
     assert found == {"usual": True, "named": False}
+
+
+@pytest.mark.parametrize("own", ["all", "episodes"])
+def test_shares_of_groups_are_sent_at_every_step_with_or_without_a_score(own: Emit) -> None:
+    options = ScoreOptions(warmup=3, block=12, quiet=QUIET)
+    of = drive.pipeline(score=options, output=OutputOptions(emit=own), group_by=("job",))
+    partition = drive.partition(of)
+    share = SeriesColumn.of(
+        [encode_labels((("__name__", "anomaly_rate"), ("job", "a"), ("pipeline", of.name)))]
+    )
+    out: list[ScoreFrame] = []
+    for step in range(STEPS):
+        frame = SampleFrame(
+            share,
+            np.zeros(1, np.uint32),
+            np.array([START_MS + (step + 1) * STEP_MS - 1]),
+            np.array([0.5 if step == SPIKE else 0.0]),
+            received_ms=0,
+            of_groups=True,
+        )
+        (said,) = partition.put(SampleFrame.decode(frame.encode()), step, 0).scores
+        out.append(said)
+    assert [int(f.timestamp_ms[0] - START_MS) // STEP_MS for f in out] == list(range(1, STEPS + 1)), "at once"
+    assert all(f.of_groups and ScoreFrame.decode(f.encode()).of_groups for f in out)
+    assert np.isnan([f.score[0] for f in out[:3]]).all()
+    assert [step for step, f in enumerate(out[3:], 3) if f.score[0] > 1] == [SPIKE]
+    assert partition.counts["in"] == partition.counts["scored"] == 0, "of users' series"
+    assert partition.group_counts["accepted"] == STEPS
+    assert (partition.groups, partition.series) == (1, 1)

@@ -147,6 +147,31 @@ def test_a_step_that_is_late_waits_as_long_behind_its_first_series() -> None:
     assert told(list(g.due(510_000, 0))) == [(7, True, {rate("p", job="a"): (2, 1)}), (49, True, {})]
 
 
+def test_a_step_waits_for_those_before_it_but_not_for_a_whole_history() -> None:
+    g = grouping()
+    g.count(at(0), at(50), judged(0), labels("a"), now_ms=515_000)
+    g.count(at(0), at(30), judged(0), labels("a"), now_ms=516_000)
+    assert [b for b, _, _ in told(list(g.due(520_000, 0)))] == []
+    assert [b for b, _, _ in told(list(g.due(526_000, 0)))] == [30, 50]
+
+    g = grouping()
+    g.count(at(0), at(50), judged(0), labels("a"), now_ms=515_000)
+    for i in range(30):
+        g.count(at(0), at(i), judged(0), labels("a"), now_ms=516_000 + i * 1_000)
+        now = told(list(g.due(516_000 + i * 1_000, 0)))
+        if any(b == 50 for b, _, _ in now):
+            break
+    assert i == 14, "twice its lateness after its end"
+
+
+def test_what_a_tick_closes_is_not_older_than_the_samples_before_it() -> None:
+    g = grouping()
+    g.count(at(0), at(5), judged(0), labels("a"), now_ms=500_000)
+    g.count(at(0), at(6), judged(0), labels("a"), now_ms=499_000)
+    assert [b for b, _, said in told(list(g.due(509_500, 0))) if said] == []
+    assert [b for b, _, said in told(list(g.due(510_000, 0))) if said] == [5, 6]
+
+
 def test_series_with_none_of_the_labels_are_in_no_group_and_with_some_in_one_of_those() -> None:
     g = grouping(("job", "zone"))
     blocks = [

@@ -1,0 +1,107 @@
+"""The Dockerfile: its steps run here in a folder of their own, and what they make runs.
+
+`tests/deploy/image.py` builds the image itself, which takes minutes.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deploy.dockerfile import ROOT, arguments, stages
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TARGETS = ("base", "inference-cpu", "inference-gpu")
+
+
+def run(words: list[str], folder: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def allowed(path: str) -> bool:
+    """Whether .dockerignore lets a path of the repository into the build."""
+    return f"!{path}" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+@pytest.mark.timeout(300)
+def test_its_steps_make_an_environment_that_runs(tmp_path: Path) -> None:
+    source, made = tmp_path / "src", tmp_path / "openanomaly"
+    source.mkdir()
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("OPENANOMALY_", "VIRTUAL"))}
+    env |= {"UV_PROJECT_ENVIRONMENT": str(made), "UV_PYTHON_DOWNLOADS": "never", "EXTRAS": "pull api mongo"}
+    for instruction, text in stages()["build-base"].steps:
+        words = text.split()
+        if instruction == "COPY":
+            for name in words[:-1]:
+                assert allowed(name), f"{name} does not come into the build"
+                copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+                copy(ROOT / name, source / (words[-1] if (ROOT / name).is_dir() else name))
+        elif instruction == "RUN" and "pip install uv" not in text:
+            run(["sh", "-ec", re.sub(r"--mount=\S+", "", text)], source, env)
+    shutil.rmtree(source)
+
+    program = str(made / "bin" / "openanomaly")
+    assert PROJECT["version"] in run([program, "version"], tmp_path, env)
+    plan = json.loads(run([program, "run", "--dry-run"], tmp_path, env))
+    assert any("chronos-bolt-nano" in each for each in plan["starts"])
+    python = str(made / "bin" / "python")
+    run([python, "-c", "import fastapi, pymongo, requests"], tmp_path, env)
+    packages = {path.name.split("-")[0] for path in made.glob("lib/python3*/site-packages/*.dist-info")}
+    assert packages.isdisjoint({"torch", "pytest", "numba"})
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_runs_as_nobody_and_says_how_it_is(target: str) -> None:
+    stage = stages()[target]
+    assert stage.of("USER") == ["10001"]
+    assert len(stage.of("HEALTHCHECK")) == len(stage.of("LABEL")) == 1
+    assert stage.of("ENTRYPOINT") == ['["openanomaly"]']
+    # No compiler and no cache come along: the environment is all that is copied.
+    assert [text.split()[-1] for text in stage.of("COPY")] == ["/opt/openanomaly"]
+
+
+def test_what_is_built_without_a_target_is_the_small_one() -> None:
+    assert list(stages())[-1] == "base"
+
+
+def test_versions_are_named_and_agree() -> None:
+    given = arguments()
+    assert re.fullmatch(r"3\.\d+\.\d+-slim-bookworm", given["PYTHON"])
+    assert given["VERSION"] == PROJECT["version"]
+    assert any(re.search(r"uv==\d+\.\d+\.\d+$", text) for text in stages()["build"].of("RUN"))
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    ours = {each["image"] for each in services.values() if each["image"].startswith("openanomaly")}
+    assert ours == {f"openanomaly:{PROJECT['version']}", f"openanomaly:{PROJECT['version']}-gpu"}
+
+
+def test_extras_exist() -> None:
+    built = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["api"]["build"]["args"]
+    named = {*arguments()["EXTRAS"].split(), *built["EXTRAS"].split(), "chronos"}
+    assert named <= set(PROJECT["optional-dependencies"])
+
+
+def test_torch_without_cuda_leaves_out_all_of_cuda(tmp_path: Path) -> None:
+    """Every package that only torch's CUDA needs has a name that the step leaves out."""
+    words = ["uv", "export", "-q", "--frozen", "--no-dev", "--no-hashes", "--extra", "chronos"]
+    locked = run([*words, "--no-emit-project", "--no-header"], ROOT, dict(os.environ))
+    [step] = [text for text in stages()["build-cpu"].of("RUN") if "grep -oE" in text]
+    pattern = re.search(r"grep -oE '(.+?)' /tmp/locked > /tmp/apart", step)
+    assert pattern
+    apart = set(re.findall(pattern[1], locked, re.MULTILINE))
+    assert {"torch", "triton"} < apart
+    blocks = re.findall(r"^(\S+?)==.*\n((?:    #.*\n)*)", locked, re.MULTILINE)
+    needed_by = {
+        name: set(re.findall(r"#\s+(?:via )?([a-z0-9-]+)$", why, re.MULTILINE)) for name, why in blocks
+    }
+    of_cuda = {name for name, by in needed_by.items() if by and by <= apart - {"torch"}}
+    assert of_cuda <= apart
+    left = {name for name in needed_by if re.search("cuda|nvidia|nccl|cublas", name)} - apart
+    assert not left
