@@ -1,7 +1,8 @@
 """Alert rules are what their tools accept, and each fires where it should and not where it should not.
 
 Cases are beside the tests, `alerts/NAME.yaml` for the rules of `deploy/alerts/NAME.yaml`: of each rule series
-that it fires on, with the labels of its alert, and series that it is quiet on. promtool evaluates them.
+that it fires on, from which minute on (`at`, and not yet `not_at`, the one before), with the labels of its
+alert; and series that it is quiet on. promtool evaluates them.
 """
 
 import re
@@ -62,6 +63,7 @@ def test_every_rule_has_cases_and_every_case_a_rule(name: str) -> None:
     assert list(found) == list(rules(name))
     for alert, case in found.items():
         assert case["fires"]["series"], alert
+        assert minutes(case["fires"]["not_at"]) + 1 == minutes(case["fires"]["at"]), alert
         assert case["quiet"], alert
         assert all(quiet["series"] for quiet in case["quiet"]), alert
 
@@ -77,7 +79,7 @@ def test_a_case_that_is_wrong_is_seen(name: str, tmp_path: Path) -> None:
     swapped = {
         alert: {
             "fires": {**case["quiet"][0], "labels": case["fires"]["labels"]},
-            "quiet": [{k: v for k, v in case["fires"].items() if k != "labels"}],
+            "quiet": [{k: v for k, v in case["fires"].items() if k in ("series", "at")}],
         }
         for alert, case in cases(name).items()
     }
@@ -101,6 +103,10 @@ def test_alerts_of_all_files_differ() -> None:
     assert len({alert for _, alert in EVERY}) == len(EVERY)
 
 
+def minutes(text: str) -> int:
+    return int(text.removesuffix("m"))
+
+
 def evaluated(name: str, found: dict[str, Any], folder: Path) -> str:
     """What promtool has to say of the cases; empty if all is as they say."""
     stripped = yaml.safe_load((ROOT / "deploy" / "alerts" / f"{name}.yaml").read_text())
@@ -111,6 +117,8 @@ def evaluated(name: str, found: dict[str, Any], folder: Path) -> str:
     tests = []
     for alert, case in found.items():
         tests.append(_test(alert, case["fires"], [{"exp_labels": case["fires"]["labels"]}]))
+        if "not_at" in case["fires"]:
+            tests.append(_test(alert, {**case["fires"], "at": case["fires"]["not_at"]}, []))
         tests += [_test(alert, quiet, []) for quiet in case["quiet"]]
     file = folder / "tests.yaml"
     file.write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "tests": tests}))

@@ -15,8 +15,8 @@ from parts import debian
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     "README.md", "CONTRIBUTING.md", "bench/README.md", "tests/golden/README.md",
-    "docs/api.md", "docs/backtest.md", "docs/configuration.md", "docs/deployment.md", "docs/kubernetes.md",
-    "docs/pipeline-stores.md", "docs/recipes.md", "docs/sizing.md",
+    "docs/api.md", "docs/backtest.md", "docs/configuration.md", "docs/dashboards.md", "docs/deployment.md",
+    "docs/kubernetes.md", "docs/pipeline-stores.md", "docs/presets.md", "docs/recipes.md", "docs/sizing.md",
 ]  # fmt: skip
 
 

@@ -119,3 +119,12 @@ def test_a_line_of_json_has_level_place_message_and_traceback(capsys: pytest.Cap
     assert (told["level"], told["logger"], told["message"]) == ("info", "openanomaly.test", "1 of\n2")
     assert told["time"].endswith("Z")
     assert "ValueError: why" in failed["exception"]
+
+
+def test_models_that_are_no_longer_loaded_are_no_longer_told(telemetry: Telemetry) -> None:
+    telemetry.inference.engines({"auto": "cpu", "big": "cuda:0"})
+    telemetry.inference.engines({"big": "cuda:1"})
+    found = [
+        line for line in generate_latest(telemetry.registry).decode().splitlines() if "engine_info{" in line
+    ]
+    assert found == ['openanomaly_inference_engine_info{device="cuda:1",model="big"} 1.0']
