@@ -24,6 +24,7 @@ from openanomaly.core.windows.catalogue import UNWANTED, Catalogue, missing
 from openanomaly.core.windows.census import census_frames
 from openanomaly.core.windows.groups import Grouping
 from openanomaly.core.windows.output import Checkpoint, Output
+from openanomaly.core.windows.parts import Parts
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.ring import Ring
@@ -66,8 +67,7 @@ class Partition:
         self._groups_left: Counter[str] = Counter()
         self._refused = Refused()
         self._strangers = Strangers()
-        self._part = 0
-        """Where the inputs begin whose groups are counted apart: see GroupCounts."""
+        self._parts = Parts()
 
     def make_block(self, plan: BlockPlan) -> Block:
         """A block without series."""
@@ -211,6 +211,7 @@ class Partition:
             if is_newer:
                 ahead[part], sequences[block.uid, part] = mark, message.sequence
         self._sequence = max(self._sequence, message.sequence)
+        self._parts.restore(message)
 
     def seek(self, samples: int, forecasts: int, samples_end: int, forecasts_end: int) -> None:
         """Inputs begin at these offsets, the committed ones; their topics end at the others.
@@ -218,7 +219,7 @@ class Partition:
         A mark beyond the end of a topic is of a log that is no longer there: it cannot be waited for.
         """
         self.position = Position(samples, forecasts, self.position.tick_ms)
-        self._part = samples
+        self._parts.begin(samples)
         marks = [m for m in self.marks if samples <= m.samples <= samples_end]
         self.marks = deque((m._replace(forecasts=min(m.forecasts, forecasts_end)) for m in marks), _MARKS)
 
@@ -264,7 +265,7 @@ class Partition:
             self._refused.remember(frame, nowhere)
         self.position = self.position._replace(samples=offset + 1)
         position = Position(offset + 1, self.position.forecasts, 0)
-        out = Output()
+        out = self._next_part(offset + 1, 0)
         for block, series_row in found:
             rows = series_row[frame.row]
             timestamp_ms, value = frame.timestamp_ms, frame.value
@@ -312,11 +313,11 @@ class Partition:
         if now_ms <= self.position.tick_ms:
             return Output()
         self.position = self.position._replace(tick_ms=now_ms)
-        out = Output()
+        out = self._next_part(self.position.samples, now_ms)
         for block in self.blocks.values():
             closings = block.tick(now_ms, self._is_behind(block, self.position))
             self._extend(out, block, closings, self.position, now_ms)
-        out.groups += self._groups(lambda groups: groups.due(now_ms, self._part))
+        out.groups += self._groups(lambda groups: groups.due(now_ms, self._parts.now.uid))
         return out
 
     def _groups(self, tell: Callable[[Grouping], Iterable[GroupCounts]]) -> list[GroupCounts]:
@@ -329,12 +330,22 @@ class Partition:
         ]
 
     def groups_so_far(self) -> Output:
-        """What is known of steps that are not complete: to be written before a checkpoint forgets it."""
-        return Output(groups=self._groups(lambda groups: groups.so_far(self._part)))
+        """What is counted and not told: to be written before a checkpoint after which it is not repeated."""
+        if self._parts.end is not None:
+            return Output()  # told by the run that is repeated, and more of the part may come
+        return Output(groups=self._groups(lambda groups: groups.so_far(self._parts.now.uid)))
+
+    def _next_part(self, samples: int, tick_ms: int) -> Output:
+        """Before an input that leads there: what is to be told of the part that ends, if one does."""
+        if not self._parts.ends_before(samples, tick_ms):
+            return Output()
+        told = self._groups(lambda groups: groups.so_far(self._parts.now.uid))
+        self._parts.next()
+        return Output(groups=told)
 
     def all_groups(self) -> list[GroupCounts]:
         """What is known of every step that is not told yet, where nothing comes later."""
-        return self._groups(lambda groups: groups.all(self._part))
+        return self._groups(lambda groups: groups.all(self._parts.now.uid))
 
     def census(self, now_ms: int) -> list[ScoreFrame]:
         """How many series there are and how they stand, where it is time to tell."""
@@ -375,7 +386,7 @@ class Partition:
                 for s in (s for c in closings for s in c.scored if s.pipeline is scoring.pipeline):
                     groups.count(s.rows, s.bucket, s.judged, block.catalogue.labels, now_ms)
                 if groups.is_full:
-                    out.groups += groups.overdue(self._part)
+                    out.groups += groups.overdue(self._parts.now.uid)
 
     def _rows(self, block: Block, frame: SampleFrame) -> NDArray[np.int32]:
         """(S,) rows of the frame's series; new ones are admitted."""
@@ -408,11 +419,13 @@ class Partition:
     def checkpoint(self, now_ms: int) -> Checkpoint:
         """The row state that changed since the last checkpoint, as of this moment."""
         self._sequence += 1
-        self._part = self.position.samples
+        parts = self._parts.at_checkpoint(self.position.samples, self.position.tick_ms)
         out: list[Record] = []
         for block in self.blocks.values():
             ahead = self._ahead.get(block.uid, ())
-            out += records.state_records(block, self.position, self._sequence, ahead)
+            out += records.state_records(block, self.position, self._sequence, ahead, parts)
+        if out and self._parts.end is None:
+            self._parts.now = parts[1]  # no page, no step: the part goes on
         forecasts = self._oldest_forecast(now_ms)
         for block in self.blocks.values():
             for bands in block.bands.values():

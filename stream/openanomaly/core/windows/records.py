@@ -11,6 +11,7 @@ from openanomaly.core.fields import MOST_BYTES, column, parse, version_of
 from openanomaly.core.series import varint
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE
+from openanomaly.core.windows.parts import Start
 from openanomaly.core.windows.rows import PART, RING_PAGE, STATE_PAGE, Rows, part_slot
 from openanomaly.errors import MalformedFrameError, UnknownVersionError
 from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
@@ -252,12 +253,18 @@ def _position(mark: pb.Mark) -> Position:
 
 
 def state_records(
-    block: Block, position: Position, sequence: int, ahead: Sequence[Position] = ()
+    block: Block,
+    position: Position,
+    sequence: int,
+    ahead: Sequence[Position] = (),
+    parts: tuple[Start, Start] | None = None,
 ) -> Iterator[Record]:
     """The row state of every page that changed since the last call, as it is now.
 
-    `ahead` are the positions, by `PART` rows, that a torn checkpoint left beyond `position`.
+    `ahead` are the positions, by `PART` rows, that a torn checkpoint left beyond `position`; `parts` end and
+    begin here.
     """
+    before, after = (None, None) if parts is None else (pb.Mark(**start._asdict()) for start in parts)
     pages = np.flatnonzero(block.touched)
     hot = [_StateColumn.of(block, 7, *c) for c in state_columns(block, hot=True)]
     cold = [_StateColumn.of(block, 8, *c) for c in state_columns(block, hot=False)]
@@ -273,6 +280,8 @@ def state_records(
                 sequence=sequence,
                 generation=block.catalogue.generation[start:stop].tobytes(),
                 first=start - page * STATE_PAGE,
+                part_before=before,
+                part=after,
             ).SerializeToString()
             # Nearly all of the record, and so written by hand: messages would copy each column twice.
             pieces: list[Any] = [head]

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,13 +243,13 @@ def test_a_frame_comes_back_as_it_was() -> None:
         assert (c.pipeline, c.step_ms, c.part) == ("p", 10_000, 3)
 
 
-def test_every_owner_is_told_of_its_groups_and_of_final_steps_without_any() -> None:
+def test_every_owner_is_told_of_its_groups_and_of_some_steps_without_any() -> None:
     counts = some_counts(20)
-    for is_final in (True, False):
-        whole = GroupCounts("p", 10_000, 7, 3, is_final, counts.series, counts.scored, counts.anomalous)
+    for for_all in (True, False):
+        whole = replace(counts, for_all=for_all)
         owners = by_owner([whole], 64)
         assert sum(len(c.series) for cs in owners for c in cs) == 20
-        assert all(len(cs) == 1 for cs in owners) == is_final
+        assert all(len(cs) == 1 for cs in owners) == for_all
         for number, cs in enumerate(owners):
             assert all((partition_of(c.series.ids, 64) == number).all() for c in cs)
     assert told(by_owner([counts], 1)[0]) == told([counts])
@@ -266,9 +267,9 @@ def test_a_frame_that_is_too_long_is_several_and_the_last_one_says_that_it_is_fi
 
 def test_counts_that_cannot_be_read_are_refused() -> None:
     counts = some_counts(3)
-    short = GroupCounts("p", 10_000, 7, 3, True, counts.series, counts.scored[:2], counts.anomalous)
+    short = replace(counts, scored=counts.scored[:2])
     with pytest.raises(MalformedFrameError, match="scored series"):
         GroupFrame.decode(GroupFrame(0, [short]).encode())
-    nostep = GroupCounts("p", 0, 7, 3, True, counts.series, counts.scored, counts.anomalous)
+    nostep = replace(counts, step_ms=0)
     with pytest.raises(MalformedFrameError, match="step of 0"):
         GroupFrame.decode(GroupFrame(0, [nostep]).encode())

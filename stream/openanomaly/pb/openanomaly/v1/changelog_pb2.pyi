@@ -91,7 +91,7 @@ class CataloguePage(_message.Message):
     def __init__(self, version: _Optional[int] = ..., block: _Optional[int] = ..., page: _Optional[int] = ..., generation: _Optional[bytes] = ..., born: _Optional[bytes] = ..., base: _Optional[bytes] = ..., kind: _Optional[bytes] = ..., id: _Optional[bytes] = ..., label_offset: _Optional[bytes] = ..., labels_zstd: _Optional[bytes] = ..., specification: _Optional[str] = ..., first: _Optional[int] = ...) -> None: ...
 
 class StatePage(_message.Message):
-    __slots__ = ("version", "mark", "block", "page", "sequence", "generation", "hot", "cold", "first")
+    __slots__ = ("version", "mark", "block", "page", "sequence", "generation", "hot", "cold", "first", "part_before", "part")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     MARK_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,8 @@ class StatePage(_message.Message):
     HOT_FIELD_NUMBER: _ClassVar[int]
     COLD_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
+    PART_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    PART_FIELD_NUMBER: _ClassVar[int]
     version: int
     mark: Mark
     block: int
@@ -110,7 +112,9 @@ class StatePage(_message.Message):
     hot: _containers.RepeatedCompositeFieldContainer[StateColumn]
     cold: _containers.RepeatedCompositeFieldContainer[StateColumn]
     first: int
-    def __init__(self, version: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., block: _Optional[int] = ..., page: _Optional[int] = ..., sequence: _Optional[int] = ..., generation: _Optional[bytes] = ..., hot: _Optional[_Iterable[_Union[StateColumn, _Mapping]]] = ..., cold: _Optional[_Iterable[_Union[StateColumn, _Mapping]]] = ..., first: _Optional[int] = ...) -> None: ...
+    part_before: Mark
+    part: Mark
+    def __init__(self, version: _Optional[int] = ..., mark: _Optional[_Union[Mark, _Mapping]] = ..., block: _Optional[int] = ..., page: _Optional[int] = ..., sequence: _Optional[int] = ..., generation: _Optional[bytes] = ..., hot: _Optional[_Iterable[_Union[StateColumn, _Mapping]]] = ..., cold: _Optional[_Iterable[_Union[StateColumn, _Mapping]]] = ..., first: _Optional[int] = ..., part_before: _Optional[_Union[Mark, _Mapping]] = ..., part: _Optional[_Union[Mark, _Mapping]] = ...) -> None: ...
 
 class StateColumn(_message.Message):
     __slots__ = ("owner", "name", "dtype", "values")
