@@ -271,7 +271,7 @@ class Process:
             has_history=history is not None,
         )
         GroupsWorker(app, self.topics, self.telemetry.groups, DeadLetters(app, self.topics))
-        self.telemetry.groups.watch(worker.group_counts, worker.groups)
+        self.telemetry.groups.watch(worker.share_outcomes, worker.groups)
         if history is not None:
             self._backfill = Backfill(
                 history, self.settings.backfill, lambda: worker.lanes, self.telemetry.backfill

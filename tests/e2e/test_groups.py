@@ -82,7 +82,7 @@ def test_every_step_has_the_share_that_the_scores_of_its_series_make(
             product.start()
         pushing.finish()
         check(product, victoria_metrics, fleet)
-        assert product.total("openanomaly_groups_late_total") == 0 or is_killed
+        assert product.total("openanomaly_groups_left_out_total") == 0 or is_killed
 
 
 @pytest.mark.timeout(240)

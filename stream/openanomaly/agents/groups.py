@@ -18,7 +18,8 @@ from openanomaly.broker.faust_app import App, Row, declare, publish
 from openanomaly.broker.notes import Origin
 from openanomaly.broker.topics import Topics
 from openanomaly.core.group_frames import GroupFrame
-from openanomaly.core.services.rates import MOST_WAITING, Rates, Told
+from openanomaly.core.services import shares
+from openanomaly.core.services.shares import MOST_WAITING, Settled, Shares
 from openanomaly.errors import RetryableError
 from openanomaly.telemetry import GroupMetrics
 
@@ -39,7 +40,7 @@ class GroupsWorker:
         self.app = app
         self._topics = topics
         self._metrics = metrics
-        self._rates: dict[int, Rates[_Token]] = {}
+        self._shares: dict[int, Shares[_Token]] = {}
         self._open: Counter[_Token] = Counter()
         """Of each record, how many steps of it are not settled."""
         self._generation: int | None = None
@@ -55,20 +56,23 @@ class GroupsWorker:
 
     async def _take(self, origin: Origin, value: bytes) -> None:
         frame = GroupFrame.decode(value)
-        while sum(map(len, self._rates.values())) > 2 * MOST_WAITING:
+        while sum(map(len, self._shares.values())) > 2 * MOST_WAITING:
             await noticed(self._left)
         if self.app.consumer_generation_id != self._generation:
             # What was not released comes again, to us or to whom the partition is now.
             self._generation = self.app.consumer_generation_id
             self._open.clear()
-            for rates in self._rates.values():
-                rates.clear()
-        rates = self._rates.setdefault(origin.partition, Rates(self._topics.samples.partitions))
+            for each in self._shares.values():
+                each.clear()
+        mine = self._shares.setdefault(origin.partition, Shares(self._topics.samples.partitions))
         token = self._generation, origin
         now_ms = _now_ms()
-        waiting = [rates.take(frame.partition, counts, now_ms, token) for counts in frame.counts]
-        if any(waiting):
-            self._open[token] = sum(waiting)
+        for counts in frame.counts:
+            mine.take(frame.partition, counts, now_ms, token)
+        for through in frame.through:
+            mine.pass_through(frame.partition, through)
+        if frame.counts:
+            self._open[token] = len(frame.counts)
         else:
             self._records.done(origin)
         self._came.set()
@@ -78,29 +82,32 @@ class GroupsWorker:
     async def _settle(self) -> None:
         while True:
             await noticed(self._came, _LOOK_S)
-            now_ms = _now_ms()
-            told = {number: list(rates.ready(now_ms)) for number, rates in self._rates.items()}
-            records: list[Row] = [
-                (number, None, each.frame.encode())
-                for number, steps in told.items()
+            now_ms, received_ms = _now_ms(), int(time.time() * 1000)
+            settled = {
+                number: list(mine.settle(now_ms, received_ms)) for number, mine in self._shares.items()
+            }
+            rows: list[Row] = [
+                (number, None, record)
+                for number, steps in settled.items()
                 for each in steps
                 if each.frame is not None
+                for record in shares.records(each.frame)
             ]
-            await self._publish(records)
-            for steps in told.values():
+            await self._publish(rows)
+            for steps in settled.values():
                 self._count(steps)
                 for each in steps:
                     self._release(each.tokens)
             self._left.set()
 
-    async def _publish(self, records: Sequence[Row]) -> None:
+    async def _publish(self, rows: Sequence[Row]) -> None:
         while True:
             try:
-                await publish(self.app, self._topics.samples.name, records)
+                await publish(self.app, self._topics.samples.name, rows)
                 return
             except RetryableError as exc:
                 # What was written of them is written again: windows take a share only once.
-                log.warning("%d frames of groups wait: %s", len(records), exc)
+                log.warning("%d frames of groups wait: %s", len(rows), exc)
                 await asyncio.sleep(_RETRY_S)
 
     def _release(self, tokens: Sequence[_Token]) -> None:
@@ -112,9 +119,10 @@ class GroupsWorker:
                 del self._open[token]
                 self._records.done(token[1])
 
-    def _count(self, steps: Sequence[Told[_Token]]) -> None:
+    def _count(self, steps: Sequence[Settled[_Token]]) -> None:
         for each in steps:
-            self._metrics.late.inc(each.late)
+            self._metrics.left_out.labels("late").inc(each.late)
+            self._metrics.left_out.labels("small").inc(each.small)
             if each.frame is None:
                 continue
             self._metrics.shares.labels("incomplete" if each.missing else "complete").inc(len(each.frame.row))

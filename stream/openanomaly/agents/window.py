@@ -176,7 +176,7 @@ class WindowWorker:
     def _leave(self, partition: Partition) -> None:
         self.budget.give(partition.series)
         self._left.update(partition.counts)
-        self._groups_left.update(partition.group_counts)
+        self._groups_left.update(partition.share_outcomes)
 
     def revoked(self, table: str) -> None:
         self._recovered.clear()
@@ -290,7 +290,7 @@ class WindowWorker:
 
     def _tell_refused(self, now_s: float) -> None:
         """Warn of series beyond `max_series`, at most once a minute: nothing of them is scored."""
-        refused = self.counts()["max_series"]
+        refused = self.counts()["max_series"] + self.share_outcomes()["max_series"]
         if refused > self._refused_told and now_s >= self._next_tell_s:
             log.warning(
                 "%d samples refused since the last such line: they are of new series, %d of at most %d are "
@@ -313,9 +313,11 @@ class WindowWorker:
         """Outcomes since the process started, also of partitions that have left."""
         return sum((p.counts for p in self.partitions.values()), Counter(self._left))
 
-    def group_counts(self) -> Counter[str]:
-        """Outcomes of the shares of groups since their partitions came."""
-        return sum((p.group_counts for p in self.partitions.values()), Counter(self._groups_left))
+    def share_outcomes(self) -> Counter[str]:
+        """The same of the shares of groups, and of series that are in no group."""
+        out = sum((p.share_outcomes for p in self.partitions.values()), Counter(self._groups_left))
+        out["ungrouped"] = self.counts()["ungrouped"]
+        return out
 
     def groups(self) -> int:
         return sum(p.groups for p in self.partitions.values() if p.is_started)

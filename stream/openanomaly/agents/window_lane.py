@@ -259,7 +259,7 @@ class Lane:
                 await self._outputs.put(gone)
 
     async def _put_checkpoint(self) -> None:
-        if groups := self.partition.groups_so_far():
+        if groups := self.partition.groups_so_far(self._now_ms()):
             await self._outputs.put(groups)
         await self._outputs.put(self.partition.checkpoint(self._now_ms()))
 

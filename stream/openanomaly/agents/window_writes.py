@@ -5,7 +5,7 @@ A rebalance closes it: what is on its way is waited for, and nothing comes behin
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 from faust.types import TP
@@ -17,7 +17,7 @@ from openanomaly.broker.ledger import Ledger
 from openanomaly.broker.notes import Origin
 from openanomaly.broker.ring_store import send_changelog
 from openanomaly.broker.topics import Topics
-from openanomaly.core.group_frames import GroupFrame, by_owner
+from openanomaly.core.group_frames import GroupFrame, GroupNews, by_owner, encode_through
 from openanomaly.core.windows.inputs import Item
 from openanomaly.core.windows.output import Output
 from openanomaly.core.windows.records import Record
@@ -101,18 +101,22 @@ class WindowWrites:
         scores: list[Row] = [
             (partition, None, record) for frame in output.scores for record in frame.records(self._compress)
         ]
-        groups: list[Row] = [
-            (owner, None, record)
-            for owner, counts in enumerate(by_owner(output.groups, self._topics.groups.partitions))
-            if counts
-            for record in GroupFrame(partition, counts).records()
-        ]
+        groups = list(self._group_rows(partition, output.groups))
         async with self._write():
             await asyncio.gather(
                 publish(self._app, self._topics.due.name, due),
                 publish(self._app, self._topics.scores.name, scores),
                 publish(self._app, self._topics.groups.name, groups),
             )
+
+    def _group_rows(self, partition: int, news: GroupNews) -> Iterator[Row]:
+        """What owners of groups are told: all of them through which step, and each of its groups."""
+        owners = self._topics.groups.partitions
+        told = by_owner(news.counts, owners)
+        through = encode_through(news.through)
+        for owner in range(owners) if news.through else sorted(told):
+            for record in GroupFrame(partition, told.get(owner, [])).records(through):
+                yield owner, None, record
 
     @contextlib.asynccontextmanager
     async def _write(self) -> AsyncIterator[None]:

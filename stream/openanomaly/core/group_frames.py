@@ -5,6 +5,7 @@ The schema is proto/openanomaly/v1/frames.proto; how records are read is said in
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +19,6 @@ from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 VERSION = 1
 
 
-def no_groups() -> SeriesColumn:
-    return SeriesColumn.of([])
-
-
-def _no_counts() -> NDArray[np.uint32]:
-    return np.zeros(0, np.uint32)
-
-
 @dataclass(frozen=True, slots=True)
 class GroupCounts:
     """One step of the S groups of a pipeline, as one partition saw it.
@@ -33,8 +26,8 @@ class GroupCounts:
     Attributes:
         part: a stretch of the partition's run between two checkpoints. After a crash the counts of one are
             told again, as large as before or smaller; those of several add up.
-        is_final: no more of this step is expected.
-        for_all: owners without groups in it are told too. Of a step that is late few partitions have any.
+        due_in_ms: so long more of the step may be told.
+        is_late: that a partition is through the step does not say that it has no more of it.
         series: what stands for the groups, with labels: their `anomaly_rate`.
         scored: (S,) uint32, series of the group that have a score for this step.
         anomalous: (S,) uint32, of these in an episode.
@@ -44,11 +37,11 @@ class GroupCounts:
     step_ms: int
     bucket: int
     part: int
-    is_final: bool
-    for_all: bool = False
-    series: SeriesColumn = field(default_factory=no_groups)
-    scored: NDArray[np.uint32] = field(default_factory=_no_counts)
-    anomalous: NDArray[np.uint32] = field(default_factory=_no_counts)
+    due_in_ms: int
+    is_late: bool
+    series: SeriesColumn
+    scored: NDArray[np.uint32]
+    anomalous: NDArray[np.uint32]
 
     def take(self, at: NDArray[np.int64]) -> "GroupCounts":
         """The same of some of the groups."""
@@ -57,47 +50,81 @@ class GroupCounts:
         return replace(self, series=series, scored=self.scored[at], anomalous=self.anomalous[at])
 
 
+class Through(NamedTuple):
+    """Steps of a pipeline up to `bucket` are over by the wall clock, and told."""
+
+    pipeline: str
+    step_ms: int
+    bucket: int
+
+
+@dataclass(slots=True)
+class GroupNews:
+    """What a partition has to tell of its groups: the counts first."""
+
+    counts: list[GroupCounts] = field(default_factory=list)
+    through: list[Through] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.counts or self.through)
+
+    def add(self, after: "GroupNews") -> None:
+        self.counts += after.counts
+        self.through += after.through
+
+
 @dataclass(frozen=True, slots=True)
 class GroupFrame:
     """What one partition of samples tells one partition of groups."""
 
     partition: int
     counts: list[GroupCounts]
+    through: list[Through] = field(default_factory=list)
 
-    def encode(self) -> bytes:
-        return pb.GroupFrame(
-            version=VERSION, partition=self.partition, counts=[_to_pb(c) for c in self.counts]
-        ).SerializeToString()
+    def records(self, through: bytes | None = None) -> Iterator[bytes]:
+        """The frame as one record, or as several where it is too long for one.
 
-    def records(self) -> Iterator[bytes]:
-        """The frame as one record, or as several where it is too long for one; what is final comes last."""
-        record = self.encode()
+        `through` is what `encode_through` makes of it, where it is told to several.
+        """
+        end = encode_through(self.through) if through is None else through
+        record = self._head() + end
         counts, n = self.counts, len(self.counts)
-        if len(record) <= MOST_BYTES or (n == 1 and len(counts[0].series) <= 1):
+        if len(record) <= MOST_BYTES or (n <= 1 and all(len(c.series) <= 1 for c in counts)):
             yield record
             return
         if n == 1:
             halves = np.split(np.arange(len(counts[0].series)), [len(counts[0].series) // 2])
-            first, second = (counts[0].take(half) for half in halves)
-            counts, n = [replace(first, is_final=False), second], 2
-        for some in (counts[: n // 2], counts[n // 2 :]):
-            yield from GroupFrame(self.partition, some).records()
+            counts, n = [counts[0].take(half) for half in halves], 2
+        yield from GroupFrame(self.partition, counts[: n // 2]).records(b"")
+        yield from GroupFrame(self.partition, counts[n // 2 :]).records(end)
+
+    def _head(self) -> bytes:
+        return pb.GroupFrame(
+            version=VERSION, partition=self.partition, counts=[_to_pb(c) for c in self.counts]
+        ).SerializeToString()
 
     @classmethod
     def decode(cls, record: bytes) -> "GroupFrame":
         m = parse(pb.GroupFrame, record, VERSION)
-        return cls(m.partition, [_from_pb(c) for c in m.counts])
+        through = [Through(t.pipeline, t.step_ms, t.bucket) for t in m.through]
+        return cls(m.partition, [_from_pb(c) for c in m.counts], through)
 
 
-def by_owner(counts: Sequence[GroupCounts], partitions: int) -> list[list[GroupCounts]]:
-    """For each partition of groups what it is told: of its groups, and some steps also where it has none."""
-    out: list[list[GroupCounts]] = [[] for _ in range(partitions)]
+def encode_through(through: Sequence[Through]) -> bytes:
+    """The end of a record: the fields of a message may stand one behind the other."""
+    return pb.GroupFrame(through=[pb.Through(**t._asdict()) for t in through]).SerializeToString()
+
+
+def by_owner(counts: Sequence[GroupCounts], partitions: int) -> dict[int, list[GroupCounts]]:
+    """What each partition of groups is told of the groups that it owns."""
+    out: dict[int, list[GroupCounts]] = {}
     for c in counts:
         owner = partition_of(c.series.ids, partitions)
-        for number in range(partitions):
-            at = np.flatnonzero(owner == number)
-            if at.size or c.for_all:
-                out[number].append(c if at.size == len(owner) else c.take(at))
+        order = np.argsort(owner, kind="stable")
+        for at in np.split(order, np.flatnonzero(np.diff(owner[order])) + 1):
+            if at.size:
+                mine = c if at.size == len(owner) else c.take(at)
+                out.setdefault(int(owner[at[0]]), []).append(mine)
     return out
 
 
@@ -107,7 +134,8 @@ def _to_pb(c: GroupCounts) -> pb.GroupCounts:
         step_ms=c.step_ms,
         bucket=c.bucket,
         part=c.part,
-        is_final=c.is_final,
+        due_in_ms=c.due_in_ms,
+        is_late=c.is_late,
         series=c.series.to_pb(compress=False),
         scored=c.scored.tobytes(),
         anomalous=c.anomalous.tobytes(),
@@ -121,13 +149,10 @@ def _from_pb(m: pb.GroupCounts) -> GroupCounts:
     if m.step_ms < 1:
         raise MalformedFrameError(f"groups of pipeline {m.pipeline!r} have a step of {m.step_ms} ms")
     n = len(series)
+    scored = column(m.scored, "<u4", "scored series", n)
+    if n and not scored.min():
+        raise MalformedFrameError(f"a group of pipeline {m.pipeline!r} without series")
+    anomalous = column(m.anomalous, "<u4", "anomalous series", n)
     return GroupCounts(
-        m.pipeline,
-        m.step_ms,
-        m.bucket,
-        m.part,
-        m.is_final,
-        series=series,
-        scored=column(m.scored, "<u4", "scored series", n),
-        anomalous=column(m.anomalous, "<u4", "anomalous series", n),
+        m.pipeline, m.step_ms, m.bucket, m.part, m.due_in_ms, m.is_late, series, scored, anomalous
     )

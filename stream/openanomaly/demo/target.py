@@ -8,7 +8,7 @@ from openanomaly.adapters.remote_write.columns import COUNT_LIMIT, Slices
 from openanomaly.adapters.remote_write.decode_v1 import decode
 from openanomaly.adapters.remote_write.unpack import unpack
 from openanomaly.core.identity import Identities
-from openanomaly.core.pipelines.selector import RATE
+from openanomaly.core.pipelines.selector import ANOMALY_RATE
 from openanomaly.core.series import Labels, canonical, decode_labels
 from openanomaly.demo.fleet import F64
 
@@ -82,7 +82,7 @@ class Target:
             self._who = grown
         for i in np.flatnonzero(self._who[slot, 0] < 0).tolist():
             labels = dict(decode_labels(blocks[i]))
-            if RATE in (labels["__name__"], labels.get("for")):
+            if ANOMALY_RATE in (labels["__name__"], labels.get("for")):
                 self._who[slot[i]] = 0, OF_GROUP
                 continue
             number = _NAMES[labels["__name__"]]

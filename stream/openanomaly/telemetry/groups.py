@@ -15,17 +15,21 @@ class GroupMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.shares = Counter(
             "openanomaly_groups_shares_total",
-            "Shares of groups that were made of counts, by whether every partition had told in time.",
+            "Shares of groups, by whether every partition was through their step in time.",
             ["counts"],
             registry=registry,
         )
         for counts in ("complete", "incomplete"):
             self.shares.labels(counts)
-        self.late = Counter(
-            "openanomaly_groups_late_total",
-            "Counts of groups that came behind a newer share of their group.",
+        self.left_out = Counter(
+            "openanomaly_groups_left_out_total",
+            "Steps of groups without a share: `late` ones came behind a newer one, `small` ones have too few "
+            "series with a score.",
+            ["reason"],
             registry=registry,
         )
+        for reason in ("late", "small"):
+            self.left_out.labels(reason)
         self.rejected = Counter(
             "openanomaly_groups_rejected_total",
             f"Records of counts passed over: {PASSED_OVER}.",
@@ -39,6 +43,7 @@ class GroupMetrics:
 
 
 _EVENTS = {
+    "in": ("shares_in", "Shares that came into windows."),
     "accepted": ("shares_taken", "Shares that became a step."),
     "scored": ("scores", "Shares that got a score."),
     "emitted": (
@@ -47,10 +52,19 @@ _EVENTS = {
     ),
     "due": ("contexts", "Contexts of shares sent to inference."),
     "episodes": ("episodes", "Episodes of groups that began."),
-    "refused": ("series_refused", "Series in no group since their pipeline has too many in a partition."),
+    "ungrouped": ("series_refused", "Series in no group since their pipeline has too many in a partition."),
 }
-_REPEATED = ("duplicate", "out_of_order", "late", "replayed")
-"""Of shares that were written again after a crash."""
+_DROPS = (
+    "duplicate",
+    "out_of_order",
+    "late",
+    "replayed",
+    "timestamp",
+    "max_series",
+    "unlabelled",
+    "unselected",
+)
+"""Of shares; those that came again after a crash are the first ones of these."""
 
 
 class _Collector(Collector):
@@ -61,10 +75,14 @@ class _Collector(Collector):
         counts = self._counts()
         for key, (name, text) in _EVENTS.items():
             yield CounterMetricFamily(f"openanomaly_groups_{name}", text, value=counts.get(key, 0))
-        repeated = sum(counts.get(reason, 0) for reason in _REPEATED)
-        yield CounterMetricFamily(
-            "openanomaly_groups_shares_repeated", "Shares that windows had already.", value=repeated
+        dropped = CounterMetricFamily(
+            "openanomaly_groups_shares_dropped",
+            "Shares that did not go into windows, by reason.",
+            labels=["reason"],
         )
+        for reason in _DROPS:
+            dropped.add_metric([reason], counts.get(reason, 0))
+        yield dropped
         yield GaugeMetricFamily(
             "openanomaly_groups", "Groups that have a share, once per pipeline.", value=self._groups()
         )

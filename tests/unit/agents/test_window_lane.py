@@ -20,7 +20,7 @@ from openanomaly.core.windows.records import Position, Record
 from waiting import until
 
 STEP_MS = 10_000
-PIPELINE = Pipeline(name="test", step_s=10, score=ScoreOptions(warmup=1))
+PIPELINE = Pipeline(name="test", step_s=10, score=ScoreOptions(warmup=1), group_by=())
 
 NO_FORECASTS = Raw(b"\x08\x01", 0)
 """A forecast frame without series."""

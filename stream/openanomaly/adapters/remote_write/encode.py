@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from openanomaly.core.frames import ScoreFlag, ScoreFrame
 from openanomaly.core.pipelines.pipeline import Pipeline
-from openanomaly.core.pipelines.selector import RATE
+from openanomaly.core.pipelines.selector import ANOMALY_RATE
 from openanomaly.core.series import decode_labels, varint
 from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.stale import STALE
@@ -118,7 +118,7 @@ class ScoreEncoder:
             labels = {**self._external, **own, "pipeline": pipeline}
             outputs = named or self._outputs
             if of_groups:  # what was observed of a group is its share, which is always written
-                outputs = (RATE, *(output for output in outputs if output != "y"))
+                outputs = (ANOMALY_RATE, *(output for output in outputs if output != "y"))
             heads = _Heads(outputs, labels, self._known, of_groups)
             self._pipelines[pipeline, of_groups] = heads
         return heads
@@ -175,7 +175,7 @@ class _Heads:
         out = []
         for output, label in zip(self.outputs, self._names, strict=True):
             labels[b"__name__"] = label
-            whole = b"".join([x for k, x in sorted(labels.items()) if output != RATE or k != b"for"])
+            whole = b"".join([x for k, x in sorted(labels.items()) if output != ANOMALY_RATE or k != b"for"])
             out.append(b"\x0a" + varint(len(whole) + _SIZE) + whole)
         return out
 
@@ -213,7 +213,7 @@ def _values(frame: ScoreFrame, output: str) -> NDArray[np.float64]:
     if output == "anomaly_score":
         # float32 has about 7 digits; what it shows beyond is noise that a store cannot compress.
         return frame.score.astype(np.float64).round(_SCORE_DIGITS)
-    if output in ("y", RATE):
+    if output in ("y", ANOMALY_RATE):
         return frame.value
     expected: NDArray[np.float64] = frame.expected[:, ("yhat", "yhat_lower", "yhat_upper").index(output)]
     return expected

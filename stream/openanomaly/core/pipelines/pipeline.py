@@ -20,7 +20,7 @@ from openanomaly.core.pipelines import combinations
 from openanomaly.core.pipelines.models import check_model
 from openanomaly.core.pipelines.mute import MuteWindow
 from openanomaly.core.pipelines.options import AddedLabels, GroupLabels, Options, OutputName
-from openanomaly.core.pipelines.selector import RATE, Selector
+from openanomaly.core.pipelines.selector import ANOMALY_RATE, Selector
 from openanomaly.core.scoring.reason import CHANNELS
 from openanomaly.errors import ConfigError
 
@@ -199,7 +199,7 @@ class Pipeline(Options):
             "channels": None,
         }
         watched = {
-            "selector": f'{{__name__="{RATE}",pipeline="{self.name}"}}',
+            "selector": f'{{__name__="{ANOMALY_RATE}",pipeline="{self.name}"}}',
             "query": None,
             "transform": f"{OF_GROUPS} of {self.transform}/{self.aggregate}",
             "aggregate": "last",

@@ -15,7 +15,7 @@ _SPACE = " \t\r\n"
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False  # they are raised
-RATE = "anomaly_rate"
+ANOMALY_RATE = "anomaly_rate"
 """The share of a group's series that are in an episode: a series that we make, and watch ourselves."""
 _OUTPUT = frozenset({"anomaly_score", "yhat", "yhat_lower", "yhat_upper", "y"})
 
@@ -81,7 +81,7 @@ def our_output(labels: Labels) -> bool:
     """Whether a series is one that we write: by its name, and a label that all of that name have."""
     have = dict(labels)
     name = have.get("__name__", "")
-    if name == RATE and "pipeline" in have:
+    if name == ANOMALY_RATE and "pipeline" in have:
         return True
     return "for" in have and (name in _OUTPUT or name.startswith("anomaly_"))
 

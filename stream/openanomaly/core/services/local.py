@@ -18,7 +18,7 @@ from openanomaly.core.group_frames import GroupCounts
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.services.answer import MAX_BATCH, Answerer
-from openanomaly.core.services.rates import shares
+from openanomaly.core.services.shares import of_one
 from openanomaly.core.windows import migrate, records
 from openanomaly.core.windows.admission import Budget
 from openanomaly.core.windows.output import Output
@@ -93,8 +93,8 @@ class LocalScoring:
         What closes later of a step has no part in them: callers tick when nothing is to come.
         """
         scores = self._answer(self.partition.tick(now_ms))
-        counts, self._counts = self._counts + self.partition.all_groups(), []
-        for frame in shares(counts):
+        counts, self._counts = self._counts + self.partition.tell_groups(), []
+        for frame in of_one(counts, now_ms):
             scores += self.put(frame, now_ms)
         return scores
 
@@ -106,7 +106,7 @@ class LocalScoring:
         if out.due:
             for frame in self.forecasts.answer(out.due):
                 self._take(frame)
-        self._counts += out.groups
+        self._counts += out.groups.counts
         return out.scores
 
     def _take(self, frame: ForecastFrame) -> None:

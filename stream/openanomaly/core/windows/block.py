@@ -59,20 +59,26 @@ class Closing:
 class Scoring:
     """One pipeline's scorer on a block: its state, and which rows it wants."""
 
-    def __init__(self, pipeline: WatchedPipeline) -> None:
+    def __init__(self, pipeline: WatchedPipeline, outcomes: Counter[str]) -> None:
+        """`outcomes` are those of the block."""
         self.pipeline = pipeline
         self.scorer = Scorer(pipeline.pipeline.score)
-        self.groups = Grouping(pipeline.pipeline, STATE_PAGE) if pipeline.pipeline.group_by else None
+        of = pipeline.pipeline
+        self.groups = Grouping(of, STATE_PAGE, outcomes) if of.group_by else None
+        self._outcomes = outcomes
         self.state: dict[str, NDArray[Any]] = self.scorer.allocate(STATE_PAGE)
         self.members = np.zeros(STATE_PAGE, bool)
         self.closed = 0
         """Steps that closed since the last census."""
 
-    def judge_for(self, pipeline: WatchedPipeline) -> None:
-        """Go on with other options of the pipeline."""
-        if pipeline.pipeline.group_by != self.pipeline.pipeline.group_by:
-            by = pipeline.pipeline.group_by
-            self.groups = Grouping(pipeline.pipeline, len(self.members)) if by else None
+    def judge_for(self, pipeline: WatchedPipeline, closed: int) -> None:
+        """Go on with other options of the pipeline. `closed` is the newest step that some row has closed."""
+        of = pipeline.pipeline
+        if of.group_by != self.pipeline.pipeline.group_by:
+            first = closed + 1
+            self.groups = Grouping(of, len(self.members), self._outcomes, first) if of.group_by else None
+        elif self.groups is not None:
+            self.groups.wait_for(of.lateness_s)
         self.pipeline = pipeline
         self.scorer = Scorer(pipeline.pipeline.score)
 
@@ -102,9 +108,9 @@ class Block:
         self.ring = Ring(plan.spec.context)
         self.state = Columns(ROW_STATE)
         self.is_rate = np.zeros(STATE_PAGE, bool)
-        self.scorings = [Scoring(p) for p in plan.pipelines]
         self.bands = {f.uid: Bands(f.horizon) for f in plan.forecasters}
         self.counts: Counter[str] = Counter()
+        self.scorings = [Scoring(p, self.counts) for p in plan.pipelines]
         self.newborn: deque[Rows] | None = None
         """Rows that have begun without a past; None where nobody will give them one."""
         self.census_ms: int | None = None
@@ -377,7 +383,8 @@ class Block:
     def row_state_bytes(self) -> int:
         """Bytes of state per row without ring and bands."""
         scorers = sum(a.nbytes for s in self.scorings for a in s.state.values()) // self.state.capacity
-        return self.state.row_bytes + scorers
+        groups = sum(s.groups.row_bytes for s in self.scorings if s.groups is not None)
+        return self.state.row_bytes + scorers + groups
 
 
 def stored_as(value: NDArray[np.float64], base: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -40,7 +40,7 @@ class SeriesBytes:
 
 def series_bytes(pipeline: Pipeline, others: Sequence[Pipeline] = ()) -> SeriesBytes:
     """The memory of a series of `pipeline`, beside `others`. Taken from columns, so it is what they are."""
-    (one,) = plan([pipeline.scored.without_groups])
+    one = plan([pipeline.scored])[0]
     block = Block(one)
     bands = sum(b.columns.row_bytes for b in block.bands.values())
     shared = 0

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.frames import ROW_BYTES, DueFrame, ScoreFlag, ScoreFrame
-from openanomaly.core.group_frames import GroupCounts
+from openanomaly.core.group_frames import GroupNews
 from openanomaly.core.windows.block import Block, Closing, Scored
 from openanomaly.core.windows.plan import WatchedPipeline
 from openanomaly.core.windows.records import Record
@@ -27,7 +27,7 @@ class Output:
     ring: list[Record] = field(default_factory=list)
     due: list[DueFrame] = field(default_factory=list)
     scores: list[ScoreFrame] = field(default_factory=list)
-    groups: list[GroupCounts] = field(default_factory=list)
+    groups: GroupNews = field(default_factory=GroupNews)
 
     def __bool__(self) -> bool:
         return bool(self.catalogue or self.ring or self.due or self.scores or self.groups)
@@ -38,7 +38,7 @@ class Output:
         self.ring += after.ring
         self.due += after.due
         self.scores += after.scores
-        self.groups += after.groups
+        self.groups.add(after.groups)
 
 
 @dataclass(frozen=True, slots=True)

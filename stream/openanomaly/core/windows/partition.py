@@ -8,14 +8,14 @@ the same records once more.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from openanomaly.core.fields import parse
 from openanomaly.core.frames import ForecastFrame, SampleFrame, ScoreFrame
-from openanomaly.core.group_frames import GroupCounts
+from openanomaly.core.group_frames import GroupCounts, GroupNews
 from openanomaly.core.series import decode_labels
 from openanomaly.core.windows import output, records
 from openanomaly.core.windows.admission import Budget, Refused, admit, in_none, members_of
@@ -82,14 +82,10 @@ class Partition:
         return sum(own, Counter(self._left))
 
     @property
-    def group_counts(self) -> Counter[str]:
-        """The same of the shares of groups, and series `refused` since there are too many groups."""
-        out = Counter(self._groups_left)
-        for block in self.blocks.values():
-            if block.is_of_groups:
-                out += block.counts
-            out["refused"] += sum(s.groups.refused for s in block.scorings if s.groups is not None)
-        return out
+    def share_outcomes(self) -> Counter[str]:
+        """The same of the shares of groups."""
+        shares = [b.counts for b in self.blocks.values() if b.is_of_groups]
+        return sum(shares, Counter(self._groups_left))
 
     @property
     def groups(self) -> int:
@@ -265,7 +261,7 @@ class Partition:
             self._refused.remember(frame, nowhere)
         self.position = self.position._replace(samples=offset + 1)
         position = Position(offset + 1, self.position.forecasts, 0)
-        out = self._next_part(offset + 1, 0)
+        out = self._next_part(offset + 1, 0, now_ms)
         for block, series_row in found:
             rows = series_row[frame.row]
             timestamp_ms, value = frame.timestamp_ms, frame.value
@@ -313,39 +309,40 @@ class Partition:
         if now_ms <= self.position.tick_ms:
             return Output()
         self.position = self.position._replace(tick_ms=now_ms)
-        out = self._next_part(self.position.samples, now_ms)
+        out = self._next_part(self.position.samples, now_ms, now_ms)
         for block in self.blocks.values():
             closings = block.tick(now_ms, self._is_behind(block, self.position))
             self._extend(out, block, closings, self.position, now_ms)
-        out.groups += self._groups(lambda groups: groups.due(now_ms, self._parts.now.uid))
+        for groups in self._groupings():
+            out.groups.add(groups.tell_due(now_ms, self._parts.now.uid))
         return out
 
-    def _groups(self, tell: Callable[[Grouping], Iterable[GroupCounts]]) -> list[GroupCounts]:
-        return [
-            counts
-            for block in self.blocks.values()
-            for scoring in block.scorings
-            if scoring.groups is not None
-            for counts in tell(scoring.groups)
-        ]
+    def _groupings(self) -> list[Grouping]:
+        scorings = [scoring for block in self.blocks.values() for scoring in block.scorings]
+        return [scoring.groups for scoring in scorings if scoring.groups is not None]
 
-    def groups_so_far(self) -> Output:
+    def groups_so_far(self, now_ms: int) -> Output:
         """What is counted and not told: to be written before a checkpoint after which it is not repeated."""
         if self._parts.end is not None:
             return Output()  # told by the run that is repeated, and more of the part may come
-        return Output(groups=self._groups(lambda groups: groups.so_far(self._parts.now.uid)))
+        return self._tell_so_far(now_ms)
 
-    def _next_part(self, samples: int, tick_ms: int) -> Output:
+    def _tell_so_far(self, now_ms: int) -> Output:
+        part = self._parts.now.uid
+        told = [counts for groups in self._groupings() for counts in groups.tell_so_far(now_ms, part)]
+        return Output(groups=GroupNews(told))
+
+    def _next_part(self, samples: int, tick_ms: int, now_ms: int) -> Output:
         """Before an input that leads there: what is to be told of the part that ends, if one does."""
         if not self._parts.ends_before(samples, tick_ms):
             return Output()
-        told = self._groups(lambda groups: groups.so_far(self._parts.now.uid))
+        out = self._tell_so_far(now_ms)
         self._parts.next()
-        return Output(groups=told)
+        return out
 
-    def all_groups(self) -> list[GroupCounts]:
-        """What is known of every step that is not told yet, where nothing comes later."""
-        return self._groups(lambda groups: groups.all(self._parts.now.uid))
+    def tell_groups(self) -> list[GroupCounts]:
+        """What is counted and not told of any step, where nothing comes later."""
+        return [c for groups in self._groupings() for c in groups.tell_all(self._parts.now.uid)]
 
     def census(self, now_ms: int) -> list[ScoreFrame]:
         """How many series there are and how they stand, where it is time to tell."""
@@ -356,7 +353,8 @@ class Partition:
         """Take rows from series that have been idle for `ttl_ms`, or that no pipeline wants any more."""
         out = Output()
         for block in self.blocks.values():
-            rows = block.idle(now_ms, ttl_ms)
+            # A share comes once a step, however long that is.
+            rows = block.idle(now_ms, max(ttl_ms, 2 * block.spec.step_ms) if block.is_of_groups else ttl_ms)
             if rows.size:
                 block.counts["evicted"] += rows.size
                 self.distinct_series -= in_none(self._others(block), block.catalogue.ids[rows])
@@ -385,8 +383,7 @@ class Partition:
             if (groups := scoring.groups) is not None:
                 for s in (s for c in closings for s in c.scored if s.pipeline is scoring.pipeline):
                     groups.count(s.rows, s.bucket, s.judged, block.catalogue.labels, now_ms)
-                if groups.is_full:
-                    out.groups += groups.overdue(self._parts.now.uid)
+                out.groups.counts += groups.tell_overdue(self._parts.now.uid)
 
     def _rows(self, block: Block, frame: SampleFrame) -> NDArray[np.int32]:
         """(S,) rows of the frame's series; new ones are admitted."""

@@ -19,7 +19,7 @@ from openanomaly.core.windows.migrate import closings, steps
 from openanomaly.core.windows.output import Output
 from openanomaly.core.windows.partition import Partition
 from openanomaly.core.windows.plan import BlockPlan
-from openanomaly.core.windows.rows import STATE_PAGE, Rows
+from openanomaly.core.windows.rows import NONE, STATE_PAGE, Rows
 
 
 def replan(partition: Partition, plans: Sequence[BlockPlan], now_ms: int) -> Output:
@@ -75,16 +75,17 @@ def _change(block: Block, plan: BlockPlan) -> list[Closing]:
     block.scorings = []
     labels = None
     live = block.catalogue.live_rows()
+    closed = int(block.state["closed"][live].max(initial=NONE))
     for watched in plan.pipelines:
         scoring = known.get(watched.uid)
         if scoring is not None and scoring.pipeline.pipeline.selector == watched.pipeline.selector:
-            scoring.judge_for(watched)
+            scoring.judge_for(watched, closed)
             block.scorings.append(scoring)
             continue
         if scoring is None:
-            scoring = Scoring(watched)
+            scoring = Scoring(watched, block.counts)
             scoring.grow(block.state.capacity)
-        scoring.judge_for(watched)
+        scoring.judge_for(watched, closed)
         block.scorings.append(scoring)
         if labels is None:
             labels = [decode_labels(block.catalogue.labels[row]) for row in live.tolist()]

@@ -11,7 +11,7 @@ from openanomaly.core.windows.rows import STATE_PAGE
 
 def test_memory_is_that_of_the_columns_of_a_block() -> None:
     pipeline = Pipeline(name="a", context=256, horizon=32)
-    (one,) = plan([pipeline])
+    one, _ = plan([pipeline])
     block = Block(one)
     found = series_bytes(pipeline)
     assert found.row_state == block.row_state_bytes
@@ -22,6 +22,7 @@ def test_memory_is_that_of_the_columns_of_a_block() -> None:
     assert found.bands - 32 * 5 * 2 == 24
     assert found.total == found.row_state + found.ring + found.bands
     assert found.shared == 0
+    assert found.row_state - series_bytes(pipeline.without_groups).row_state == 4
 
 
 def test_what_another_pipeline_has_already_is_told() -> None:

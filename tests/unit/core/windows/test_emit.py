@@ -88,5 +88,5 @@ def test_shares_of_groups_are_sent_at_every_step_with_or_without_a_score(own: Em
     assert np.isnan([f.score[0] for f in out[:3]]).all()
     assert [step for step, f in enumerate(out[3:], 3) if f.score[0] > 1] == [SPIKE]
     assert partition.counts["in"] == partition.counts["scored"] == 0, "of users' series"
-    assert partition.group_counts["accepted"] == STEPS
+    assert partition.share_outcomes["accepted"] == STEPS
     assert (partition.groups, partition.series) == (1, 1)

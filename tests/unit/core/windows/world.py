@@ -190,7 +190,7 @@ class Worker:
         self.drain()
 
     def checkpoint(self, now_ms: int) -> None:
-        self._send(self.partition.groups_so_far())
+        self._send(self.partition.groups_so_far(now_ms))
         done: Checkpoint = self.partition.checkpoint(now_ms)
         self.broker.write(self.broker.state, done.records)
         self.broker.commit(done.samples, done.forecasts)
@@ -207,7 +207,7 @@ class Worker:
         b.write(b.ring, output.ring)
         b.write(b.due, output.due)
         b.write(b.scores, output.scores)
-        b.write(b.groups, output.groups)
+        b.write(b.groups, output.groups.counts)
 
 
 class Play:

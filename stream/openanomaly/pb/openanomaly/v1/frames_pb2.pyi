@@ -153,22 +153,25 @@ class Census(_message.Message):
     def __init__(self, series: _Optional[int] = ..., judged: _Optional[int] = ..., unforecast: _Optional[int] = ..., steps_left: _Optional[int] = ..., closed: _Optional[int] = ..., newest_ms: _Optional[int] = ..., emits_all: _Optional[bool] = ...) -> None: ...
 
 class GroupFrame(_message.Message):
-    __slots__ = ("version", "partition", "counts")
+    __slots__ = ("version", "partition", "counts", "through")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
+    THROUGH_FIELD_NUMBER: _ClassVar[int]
     version: int
     partition: int
     counts: _containers.RepeatedCompositeFieldContainer[GroupCounts]
-    def __init__(self, version: _Optional[int] = ..., partition: _Optional[int] = ..., counts: _Optional[_Iterable[_Union[GroupCounts, _Mapping]]] = ...) -> None: ...
+    through: _containers.RepeatedCompositeFieldContainer[Through]
+    def __init__(self, version: _Optional[int] = ..., partition: _Optional[int] = ..., counts: _Optional[_Iterable[_Union[GroupCounts, _Mapping]]] = ..., through: _Optional[_Iterable[_Union[Through, _Mapping]]] = ...) -> None: ...
 
 class GroupCounts(_message.Message):
-    __slots__ = ("pipeline", "step_ms", "bucket", "part", "is_final", "series", "scored", "anomalous")
+    __slots__ = ("pipeline", "step_ms", "bucket", "part", "due_in_ms", "is_late", "series", "scored", "anomalous")
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
     STEP_MS_FIELD_NUMBER: _ClassVar[int]
     BUCKET_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
-    IS_FINAL_FIELD_NUMBER: _ClassVar[int]
+    DUE_IN_MS_FIELD_NUMBER: _ClassVar[int]
+    IS_LATE_FIELD_NUMBER: _ClassVar[int]
     SERIES_FIELD_NUMBER: _ClassVar[int]
     SCORED_FIELD_NUMBER: _ClassVar[int]
     ANOMALOUS_FIELD_NUMBER: _ClassVar[int]
@@ -176,11 +179,22 @@ class GroupCounts(_message.Message):
     step_ms: int
     bucket: int
     part: int
-    is_final: bool
+    due_in_ms: int
+    is_late: bool
     series: Series
     scored: bytes
     anomalous: bytes
-    def __init__(self, pipeline: _Optional[str] = ..., step_ms: _Optional[int] = ..., bucket: _Optional[int] = ..., part: _Optional[int] = ..., is_final: _Optional[bool] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., scored: _Optional[bytes] = ..., anomalous: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, pipeline: _Optional[str] = ..., step_ms: _Optional[int] = ..., bucket: _Optional[int] = ..., part: _Optional[int] = ..., due_in_ms: _Optional[int] = ..., is_late: _Optional[bool] = ..., series: _Optional[_Union[Series, _Mapping]] = ..., scored: _Optional[bytes] = ..., anomalous: _Optional[bytes] = ...) -> None: ...
+
+class Through(_message.Message):
+    __slots__ = ("pipeline", "step_ms", "bucket")
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    STEP_MS_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_FIELD_NUMBER: _ClassVar[int]
+    pipeline: str
+    step_ms: int
+    bucket: int
+    def __init__(self, pipeline: _Optional[str] = ..., step_ms: _Optional[int] = ..., bucket: _Optional[int] = ...) -> None: ...
 
 class DeadLetter(_message.Message):
     __slots__ = ("version", "reason", "topic", "partition", "offset", "detail", "key", "payload", "noted_ms", "set_aside", "letter")
