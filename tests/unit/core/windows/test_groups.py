@@ -19,7 +19,9 @@ from openanomaly.core.series_column import SeriesColumn
 from openanomaly.core.windows import groups
 from openanomaly.core.windows.groups import Grouping
 from openanomaly.core.windows.partition import Partition
+from openanomaly.core.windows.parts import Parts, Start
 from openanomaly.errors import MalformedFrameError
+from openanomaly.pb.openanomaly.v1 import changelog_pb2 as pb
 from unit.agents import lossy
 from unit.core.windows import drive, scenario
 from unit.core.windows.world import Broker, CheckpointNow, Event, Play, Samples, TickNow
@@ -337,6 +339,44 @@ def test_a_torn_checkpoint_ends_a_part_all_the_same() -> None:
     assert set(calm.broker.counted().values()) >= {(2, 0)}
     for fuse in range(calm.broker.writes):
         assert play(fuse).broker.counted() == calm.broker.counted(), fuse
+
+
+def torn(before: Start, after: Start, sequence: int) -> pb.StatePage:
+    return pb.StatePage(
+        version=1,
+        sequence=sequence,
+        part_before=pb.Mark(**before._asdict()),
+        part=pb.Mark(**after._asdict()),
+    )
+
+
+def test_a_repeated_part_goes_on_over_checkpoints_until_it_comes_to_its_end() -> None:
+    parts, before, after = Parts(), Start(3, 10), Start(9, 50)
+    parts.restore(torn(Start(0, 0), before, 1))
+    parts.restore(torn(before, after, 2))
+    parts.restore(torn(Start(0, 0), before, 1))
+    parts.begin(3)
+    assert (parts.now, parts.end) == (before, after)
+    assert parts.at_checkpoint(5, 20) == (before, after)
+    assert [parts.ends_before(*at) for at in ((5, 20), (9, 0), (9, 50), (9, 51), (10, 0))] == [
+        False, False, False, True, True,
+    ]  # fmt: skip
+    parts.next()
+    assert parts.at_checkpoint(12, 60) == (after, Start(12, 60))
+    assert not parts.ends_before(99, 99)
+
+
+def test_before_its_end_nothing_is_told_at_a_checkpoint_since_more_of_the_part_may_come() -> None:
+    p = drive.partition(drive.pipeline("p", group_by=("job",), score={"warmup": 1, "block": 12}))
+    p._parts.restore(torn(Start(0, 0), Start(4, 0), 1))
+    p.seek(0, 0, 0, 0)
+    for i in range(4):
+        closing(p, i, ("x@a", i * 10_000, 1.0))
+    assert not p.groups_so_far(0)
+    p.checkpoint(0)
+    (counts,) = [c for c in closing(p, 4, ("x@a", 40_000, 1.0)) if c.bucket == 2]
+    assert (counts.part, counts.scored.tolist()) == (Start(0, 0).uid, [1])
+    assert p.groups_so_far(0).groups.counts[0].part == Start(4, 0).uid
 
 
 # -- on the broker -----------------------------------------------------------------------------
