@@ -24,20 +24,34 @@ _ENDS_KEPT = 600
 
 
 class _Ends:
-    """When the end of a partition was first seen where: how long a record below it has been there."""
+    """When the end of a partition was seen where: how long a record has been there that came since then.
+
+    Of records that were there before, their timestamps tell; those are of their writers' clocks.
+    """
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
+        self._dated_from: int | None = None
+        """Records from this offset on came between two looks that are remembered."""
 
-    def age(self, now: float, end: int, position: int) -> float:
-        """Seconds since the record at `position` was there, as far as was looked; 0 if there is none."""
+    def age(self, now: float, end: int, position: int, before_s: float) -> float:
+        """Seconds since the record at `position` was written, to a look; 0 if there is none.
+
+        Args:
+            before_s: the age of the record before it as its timestamp has it, 0 if nothing is known of it.
+        """
         if not self._seen or end > self._seen[-1][1]:
             self._seen.append((now, end))
+        if self._dated_from is None:
+            self._dated_from = end
         while self._seen and self._seen[0][1] <= position:
-            self._seen.popleft()
+            self._dated_from = max(self._dated_from, self._seen.popleft()[1])
         if len(self._seen) > _ENDS_KEPT:
             self._seen = deque(list(self._seen)[::2])
-        return now - self._seen[0][0] if self._seen else 0.0
+        if position >= end:
+            return 0.0
+        seen_s = now - self._seen[0][0]
+        return seen_s if position >= self._dated_from else max(seen_s, before_s)
 
 
 class Watchdog:
@@ -59,12 +73,13 @@ class Watchdog:
         idle_s: float = 300.0,
         every_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._app = app
         self._report = report
         self._is_held_up = is_held_up
         self._stall_s, self._idle_s, self._every_s = stall_s, idle_s, every_s
-        self._clock = clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._moved = clock()
         self._assigned = clock()
         self._ends: dict[TP, _Ends] = {}
@@ -100,7 +115,9 @@ class Watchdog:
             self._moved = now
         self._positions = positions
         self._ends = {tp: self._ends.get(tp) or _Ends() for tp in unread}
-        ages = {tp: self._ends[tp].age(now, ends[tp], positions[tp]) for tp in unread}
+        wall = self._wall_clock()
+        before = {tp: wall - at for ledger in self._app.ledgers for tp, at in ledger.written_s().items()}
+        ages = {tp: self._ends[tp].age(now, ends[tp], positions[tp], before.get(tp, 0.0)) for tp in unread}
         for topic in {ledger.topic for ledger in self._app.ledgers}:
             mine = [tp for tp in unread if tp.topic == topic]
             oldest_s = max((ages[tp] for tp in mine), default=0.0)

@@ -13,6 +13,8 @@ from openanomaly.errors import DeliveryError
 
 A, B = TP("samples", 0), TP("samples", 1)
 STALL_S, IDLE_S = 10.0, 30.0
+UNIX_S = 1_700_000_000.0
+"""What the wall clock shows when the other one shows 0."""
 
 
 class Ledger:
@@ -20,9 +22,13 @@ class Ledger:
 
     def __init__(self) -> None:
         self.at: dict[TP, int] = {A: 0}
+        self.written: dict[TP, float] = {}
 
     def positions(self) -> dict[TP, int]:
         return dict(self.at)
+
+    def written_s(self) -> dict[TP, float]:
+        return dict(self.written)
 
 
 class App:
@@ -58,7 +64,14 @@ class Room:
             self.app,  # type: ignore[arg-type]
             lambda *report: self.reports.append(report),
             lambda: self.is_held_up,
-            **{"stall_s": STALL_S, "idle_s": IDLE_S, "every_s": 0.0, "clock": lambda: self.now, **options},
+            **{
+                "stall_s": STALL_S,
+                "idle_s": IDLE_S,
+                "every_s": 0.0,
+                "clock": lambda: self.now,
+                "wall_clock": lambda: UNIX_S + self.now,
+                **options,
+            },
         )
 
     async def look(self, seconds: float = 1.0) -> str | None:
@@ -166,6 +179,59 @@ def test_records_that_come_all_the_time_and_are_read_at_once_are_never_old() -> 
         room.app.ledger.at[A] = room.app.ends[A] - 500
         await room.look()
         assert 450 <= room.reports[-1][-1] <= 500
+
+    asyncio.run(go())
+
+
+def test_a_backlog_from_before_the_start_is_as_old_as_its_records() -> None:
+    """However long ago the process began: it may be restarted more often than an alarm takes."""
+
+    async def go() -> None:
+        room = Room()
+        room.app.ends[A] = 1000
+        ages = []
+        for position, written in [(0, None), (10, -7200.0), (500, -300.0), (999, 999.0)]:
+            room.app.ledger.at[A] = position
+            if written is not None:
+                room.app.ledger.written[A] = UNIX_S + written
+            await room.look()
+            ages.append(room.reports[-1][-1])
+        # Nothing has come yet; then record 9 says how old 10 is; in the end what was seen says more.
+        assert ages == [0.0, 1002.0 + 7200.0, 1003.0 + 300.0, 5.0]
+
+    asyncio.run(go())
+
+
+def test_a_record_that_was_seen_to_come_is_as_old_as_that() -> None:
+    """The one before it may be of yesterday."""
+
+    async def go() -> None:
+        room = Room()
+        room.app.ends[A] = 10
+        room.app.ledger.at[A] = 10
+        room.app.ledger.written[A] = UNIX_S - 86400.0
+        await room.look()
+        room.app.ends[A] = 11
+        await room.look()
+        await room.look(3)
+        assert [oldest_s for _, _, _, oldest_s in room.reports] == [0.0, 0.0, 3.0]
+
+    asyncio.run(go())
+
+
+def test_a_partition_that_is_read_again_is_as_old_as_where_reading_begins() -> None:
+    """After a rebalance: from the last release on, which may be long before what was seen to come."""
+
+    async def go() -> None:
+        room = Room()
+        for end in (10, 20, 30):
+            room.app.ends[A] = room.app.ledger.at[A] = end
+            await room.look(100)
+        room.app.ledger.at[A] = 15
+        await room.look()
+        room.app.ledger.at[A], room.app.ledger.written[A] = 16, UNIX_S + 700.0
+        await room.look()
+        assert [oldest_s for _, _, _, oldest_s in room.reports] == [0.0, 0.0, 0.0, 0.0, 602.0]
 
     asyncio.run(go())
 
