@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from faust.types import TP
 
+from openanomaly.broker.backlog import Backlog
 from openanomaly.broker.faust_app import end_offsets
 from openanomaly.errors import DeliveryError
 
@@ -19,39 +19,6 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[str, str, int, float], None]
 """Called with role, topic, unread records, and for how many seconds the oldest of them has been there."""
-_ENDS_KEPT = 600
-"""Ends remembered per partition: exact for ten minutes, then coarser by and by."""
-
-
-class _Ends:
-    """When the end of a partition was seen where: how long a record has been there that came since then.
-
-    Of records that were there before, their timestamps tell; those are of their writers' clocks.
-    """
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-        self._dated_from: int | None = None
-        """Records from this offset on came between two looks that are remembered."""
-
-    def age(self, now: float, end: int, position: int, before_s: float) -> float:
-        """Seconds since the record at `position` was written, to a look; 0 if there is none.
-
-        Args:
-            before_s: the age of the record before it as its timestamp has it, 0 if nothing is known of it.
-        """
-        if not self._seen or end > self._seen[-1][1]:
-            self._seen.append((now, end))
-        if self._dated_from is None:
-            self._dated_from = end
-        while self._seen and self._seen[0][1] <= position:
-            self._dated_from = max(self._dated_from, self._seen.popleft()[1])
-        if len(self._seen) > _ENDS_KEPT:
-            self._seen = deque(list(self._seen)[::2])
-        if position >= end:
-            return 0.0
-        seen_s = now - self._seen[0][0]
-        return seen_s if position >= self._dated_from else max(seen_s, before_s)
 
 
 class Watchdog:
@@ -82,7 +49,7 @@ class Watchdog:
         self._clock, self._wall_clock = clock, wall_clock
         self._moved = clock()
         self._assigned = clock()
-        self._ends: dict[TP, _Ends] = {}
+        self._backlog = Backlog(app)
         self._positions: dict[TP, int] = {}
 
     async def watch(self) -> None:
@@ -114,10 +81,7 @@ class Watchdog:
         if positions != self._positions or not any(unread.values()) or self._is_held_up():
             self._moved = now
         self._positions = positions
-        self._ends = {tp: self._ends.get(tp) or _Ends() for tp in unread}
-        wall = self._wall_clock()
-        before = {tp: wall - at for ledger in self._app.ledgers for tp, at in ledger.written_s().items()}
-        ages = {tp: self._ends[tp].age(now, ends[tp], positions[tp], before.get(tp, 0.0)) for tp in unread}
+        ages = await self._backlog.ages(now, self._wall_clock(), {tp: ends[tp] for tp in unread}, positions)
         for topic in {ledger.topic for ledger in self._app.ledgers}:
             mine = [tp for tp in unread if tp.topic == topic]
             oldest_s = max((ages[tp] for tp in mine), default=0.0)
