@@ -99,7 +99,7 @@ def test_what_is_fetched_and_compiled_is_kept_where_the_unit_may_write(unit: str
 
 
 def test_the_documented_environment_needs_nothing_of_the_repository(tmp_path: Path) -> None:
-    """A unit sees nothing in /root and /home. The command is that of docs/deployment.md, for another folder."""
+    """A unit sees nothing in /root and /home. The command is that of the document, for another folder."""
     text = (ROOT / "docs/deployment.md").read_text().replace("\\\n", " ")
     [command] = re.findall(r"^\$ (UV_PROJECT_ENVIRONMENT=\S+ uv sync .*)$", text, re.MULTILINE)
     made = tmp_path / "openanomaly"
