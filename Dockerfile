@@ -25,14 +25,15 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     for extra in $EXTRAS; do set -- "$@" --extra "$extra"; done \
     && uv sync --frozen --no-dev --no-editable "$@"
 
-# torch of the lock file brings CUDA: its libraries are wheels of their own.
+# torch of the lock file brings CUDA: its libraries are wheels of their own. The environment was built, not the image.
 FROM build AS build-gpu
 ARG EXTRAS
 RUN --mount=type=cache,target=/root/.cache/uv \
     for extra in chronos $EXTRAS; do set -- "$@" --extra "$extra"; done \
     && uv sync --frozen --no-dev --no-editable "$@"
 
-# The same version of torch without CUDA is on an index of PyTorch's; all else is as the lock file says.
+# The same version of torch without CUDA is on an index of PyTorch's; all else is as the lock file says. Never built:
+# a test runs this step up to the downloads, with PyPI in the place of that index.
 FROM build AS build-cpu
 ARG EXTRAS
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu

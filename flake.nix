@@ -1,7 +1,7 @@
 {
   description = "OpenAnomaly: anomaly scores for Prometheus metrics";
 
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
   outputs = { self, nixpkgs }:
     let
@@ -46,13 +46,16 @@
             maven
             go # Prometheus 3, for the commands that need remote-write 2.0
             prometheus
+            prometheus.cli # promtool
             prometheus-node-exporter
             victoriametrics
-            chromium # the status page, in the tests
-            chromedriver
             kubernetes-helm
             nix
-          ] ++ lib.optionals stdenv.isLinux [ systemd ]; # systemd-analyze
+          ] ++ lib.optionals stdenv.isLinux [
+            chromium # the status page, in the tests
+            chromedriver
+            systemd # systemd-analyze
+          ];
           # Wheels of numpy and others link against it.
           LD_LIBRARY_PATH = pkgs.lib.makeLibraryPath [ pkgs.stdenv.cc.cc.lib ];
           UV_PYTHON_DOWNLOADS = "never";

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -57,6 +58,9 @@ from openanomaly.web.overview import Overview
 from openanomaly.web.server import Health, WebServer
 from openanomaly.web.status import StatusPage
 
+if TYPE_CHECKING:
+    from openanomaly.adapters.prometheus import PrometheusAdapter
+
 log = logging.getLogger(__name__)
 
 _STOP_S = 10.0
@@ -77,11 +81,14 @@ def main(settings: Settings, roles: Sequence[str], changes: Changes | None = Non
     return 0
 
 
-def check(settings: Settings) -> list[str]:
+def check(settings: Settings, roles: Sequence[str]) -> list[str]:
     """What would be started, after checking what can be checked without starting it.
 
+    Models are loaded where they forecast only: the other roles have neither torch nor a GPU.
+
     Raises:
-        ConfigError: a selector, a certificate, a secret file or a broker setting cannot be used.
+        ConfigError: a selector, a certificate, a secret file, a model or a broker setting cannot be used, or
+            what a role needs is not installed.
     """
     server.tls_context(settings.web.tls)
     auth.middleware(settings.web)
@@ -96,13 +103,25 @@ def check(settings: Settings) -> list[str]:
         names = ", ".join(p.name for p in block.pipelines)
         spec = block.spec
         out.append(f"windows of {spec.context} steps of {spec.step_ms / 1000:g} s: pipelines {names}")
-    engines = make_engines(
-        [p.model for p in settings.pipelines if p.query is None], device=settings.inference.device
-    )
-    out += [f"model {model}: {engine.name}" for model, engine in engines.items()]
+    if "window" in roles and (history := _history(settings)) is not None:
+        out.append(f"new series learn from {history.shown}")
+        history.close()
+    if "inference" in roles:
+        models = [p.model for p in settings.pipelines if p.query is None]
+        engines = make_engines(models, device=settings.inference.device)
+        out += [f"model {model}: {engine.name}" for model, engine in engines.items()]
     target = check_target(settings.sink)
     out.append(f"scores to {target}" if target else "scores are counted, not written")
     return out
+
+
+def _history(settings: Settings) -> "PrometheusAdapter | None":
+    """The database that new series learn from, if there is to be one.
+
+    Raises:
+        ConfigError: as `database`.
+    """
+    return database(settings) if settings.backfill.history_s else None
 
 
 def _check_streamed(pipelines: Sequence[Pipeline]) -> None:
@@ -257,7 +276,7 @@ class Process:
     def _add_window(self) -> None:
         app = self._app("window")
         sink = self.settings.sink
-        history = database(self.settings) if self.settings.backfill.history_s else None
+        history = _history(self.settings)
         worker = WindowWorker(
             app,
             self.settings.window,

@@ -259,7 +259,7 @@ def _dry_run(command: str, settings: Settings) -> int:
     else:
         from openanomaly.app import check
 
-        starts = check(settings)
+        starts = check(settings, ROLES[command])
     plan: dict[str, Any] = {"command": command, "roles": ROLES.get(command, (command,)), "starts": starts}
     plan["settings"] = settings.model_dump(mode="json")  # secrets are masked by their type
     print(json.dumps(plan, indent=2))

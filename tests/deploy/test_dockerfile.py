@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -86,6 +87,47 @@ def test_extras_exist() -> None:
     built = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["api"]["build"]["args"]
     named = {*arguments()["EXTRAS"].split(), *built["EXTRAS"].split(), "chronos"}
     assert named <= set(PROJECT["optional-dependencies"])
+
+
+@pytest.mark.timeout(300)
+def test_the_step_of_torch_without_cuda_resolves_to_what_is_locked(tmp_path: Path) -> None:
+    """All of it but the downloads: uv says what it would install.
+
+    PyPI, which has the same version of torch with CUDA, takes the place of PyTorch's index.
+    """
+    uv = shutil.which("uv")
+    assert uv
+    shim = tmp_path / "bin" / "uv"
+    shim.parent.mkdir()
+    shim.write_text(f"""#!/bin/sh
+case "$1" in
+    sync) set -- "$@" --dry-run ;;
+    pip) shift 2; set -- pip install --dry-run "$@" ;;
+esac
+exec {uv} "$@"
+""")
+    shim.chmod(0o755)
+    made = tmp_path / "openanomaly"
+    run([uv, "venv", "-q", "--python", sys.executable, str(made)], tmp_path, dict(os.environ))
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("OPENANOMALY_", "VIRTUAL"))}
+    env |= {
+        "PATH": f"{shim.parent}:{env['PATH']}",
+        "UV_PROJECT_ENVIRONMENT": str(made),
+        "EXTRAS": arguments()["EXTRAS"],
+        "TORCH_INDEX": "https://pypi.org/simple",
+    }
+    [step] = [text for text in stages()["build-cpu"].of("RUN") if "TORCH_INDEX" in text]
+    step = re.sub(r"--mount=\S+", "", step)
+    step = step.replace("/tmp/", f"{tmp_path}/").replace("/opt/openanomaly", str(made))
+    said = run(["sh", "-ec", f"exec 2>&1; {step}"], ROOT, env)
+
+    found = re.findall(r"^ \+ ([^\s=]+)==(\S+)", said, re.MULTILINE)
+    would = dict(found)
+    assert len(would) == len(found), "nothing is installed twice"
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    assert would.items() <= {(package["name"], package["version"]) for package in packages}
+    assert {"openanomaly", "chronos-forecasting", "transformers", "torch", "numba"} < set(would)
+    assert not [name for name in would if re.search("cuda|nvidia|triton", name)]
 
 
 def test_torch_without_cuda_leaves_out_all_of_cuda(tmp_path: Path) -> None:

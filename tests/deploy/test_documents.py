@@ -1,4 +1,4 @@
-"""What the documents show works: settings are valid, linked files exist."""
+"""What the documents show works: settings are valid, links lead somewhere."""
 
 import re
 import subprocess
@@ -7,17 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deploy.markdown import anchors, links
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
 from openanomaly.settings.sources import load
 from parts import debian
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [
-    "README.md", "CONTRIBUTING.md", "bench/README.md", "tests/golden/README.md",
-    "docs/api.md", "docs/backtest.md", "docs/configuration.md", "docs/dashboards.md", "docs/deployment.md",
-    "docs/kubernetes.md", "docs/pipeline-stores.md", "docs/presets.md", "docs/recipes.md", "docs/sizing.md",
-]  # fmt: skip
+WHERE = ("*.md", "bench/**/*.md", "charts/**/*.md", "deploy/**/*.md", "docs/**/*.md", "tests/**/*.md")
+DOCUMENTS = sorted(str(path.relative_to(ROOT)) for each in WHERE for path in ROOT.glob(each))
 
 
 def test_the_pipelines_of_the_readme_are_valid() -> None:
@@ -72,12 +70,54 @@ def problems(variable: str) -> str:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_linked_files_exist(document: str) -> None:
+def test_what_is_linked_exists(document: str) -> None:
+    """Files, and in documents the heading; and the programs of commands."""
     text = (ROOT / document).read_text()
-    links = re.findall(r"\]\(([^)#:]+)\)", text) + re.findall(
-        r"uv run[^`\n]*? ((?:bench|tests)/[a-z0-9_/]+\.py)", text
+    assert [link for link in links(text) if is_broken(link, ROOT / document)] == []
+    programs = re.findall(r"uv run[^`\n]*? ((?:bench|tests)/[a-z0-9_/]+\.py)", text)
+    assert [program for program in programs if not (ROOT / program).exists()] == []
+
+
+def is_broken(link: str, document: Path, root: Path = ROOT) -> bool:
+    """Whether a link of `document` leads nowhere in its repository."""
+    path, _, anchor = link.partition("#")
+    target = (document.parent / path).resolve() if path else document
+    if not (target.is_relative_to(root) and target.exists()):
+        return True
+    return bool(anchor) and target.suffix == ".md" and anchor not in anchors(target.read_text())
+
+
+def test_the_documents_are_all_of_them() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(listed.stdout.split()) <= set(DOCUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("link", "broken"),
+    [
+        ("other.md", False),
+        ("nowhere.md", True),
+        ("#what-it-does-not-do", False),
+        ("#what-it-does", True),
+        ("other.md#run---dry-run-and-_x", False),
+        ("other.md#a-link-1", False),
+        ("other.md#a-link-2", True),
+        ("other.md#in-a-block", True),
+        ("other.md#What-It-Does-Not-Do", True),
+        ("../../../../../../../../../../etc", True),
+    ],
+)
+def test_broken_links_are_found(tmp_path: Path, link: str, broken: bool) -> None:
+    """Headings have the anchors that GitHub gives them."""
+    document = tmp_path / "here.md"
+    document.write_text("# Here\n\n## What it does *not* do!\n")
+    other = (
+        "# Other\n## `run --dry-run` and _x\n### A [link](http://a/#b)\n## A link\n```sh\n# in a block\n```\n"
     )
-    folder = (ROOT / document).parent
-    assert links or document.startswith("tests")
-    missing = [link for link in links if not ((folder / link).exists() or (ROOT / link).exists())]
-    assert not missing
+    (tmp_path / "other.md").write_text(other)
+    assert is_broken(link, document, tmp_path) == broken
+
+
+def test_links_are_those_that_a_reader_sees() -> None:
+    text = "[a](b.md) ![c](d.png) [e](https://f/g#h) `[i](j)` [k](l.md#m) [n](#o)\n```\n[p](q)\n```\n"
+    assert links(text) == ["b.md", "d.png", "l.md#m", "#o"]

@@ -19,18 +19,25 @@ PACKAGES = {
     "nix": "nix-bin",
     "nix-instantiate": "nix-bin",
 }
+ELSEWHERE = {"prometheus-node-exporter": "node_exporter"}
+"""What other distributions, nixpkgs among them, call a program."""
 INSTALL = "apt-get install --no-install-recommends"
 
 
 def program(name: str) -> str:
     """The path of a program. In CI, as root, its package is installed when it is missing."""
-    if not shutil.which(name) and is_ci() and os.geteuid() == 0:
+    if not find(name) and is_ci() and os.geteuid() == 0:
         install(PACKAGES[name])
-    path = shutil.which(name)
+    path = find(name)
     if path is None:
         missing(name, f"{INSTALL} {PACKAGES[name]}")
     assert path is not None
     return path
+
+
+def find(name: str) -> str | None:
+    """The path of an installed program, by its name in Debian."""
+    return shutil.which(name) or shutil.which(ELSEWHERE.get(name, name))
 
 
 def install(*packages: str) -> None:

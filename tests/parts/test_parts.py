@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import snappy
 
-from parts import exporters, mock_kafka, part, prometheus, victoria
+from parts import debian, exporters, mock_kafka, part, prometheus, victoria
 from parts.part import wait_until
 from parts.recorder import recorder
 
@@ -62,3 +62,15 @@ def test_a_missing_part_is_an_error_in_ci_and_a_skip_elsewhere(
     monkeypatch.setenv("CI", ci)
     with pytest.raises(outcome, match="apt-get install thing"):
         part.missing("the thing", "apt-get install thing")
+
+
+def test_a_program_is_found_by_the_name_it_has_in_other_distributions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert debian.find("prometheus-node-exporter") is None
+    for name in ("node_exporter", "prometheus-node-exporter"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+        assert debian.find("prometheus-node-exporter") == str(tmp_path / name)
+    assert debian.find("promtool") is None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from logs import opened
-from openanomaly.cli import ROLES
+from openanomaly.cli import ROLES, main
 
 
 def openanomaly(folder: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -86,6 +86,37 @@ def test_a_dry_run_of_pull_mode_starts_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
 
 
+@pytest.mark.parametrize("command", ROLES)
+def test_a_dry_run_loads_models_where_they_forecast_only(tmp_path: Path, command: str) -> None:
+    """The machines of other roles have no GPU, no torch and no checkpoint."""
+    pipelines = "pipelines=[{name: a, model: ./none.onnx}]"
+    done = openanomaly(tmp_path, command, "--dry-run", "--set", pipelines, "--set", "inference.device=cuda")
+    if "inference" in ROLES[command]:
+        assert done.returncode == 2
+        assert "none.onnx" in done.stderr
+    else:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert not [line for line in json.loads(done.stdout)["starts"] if line.startswith("model")]
+
+
+@pytest.mark.parametrize(("command", "status"), [("window", 2), ("run", 2), ("inference", 0), ("sink", 0)])
+def test_windows_need_the_extra_pull_where_new_series_learn_from_a_database(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    status: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "requests", None)
+    monkeypatch.delitem(sys.modules, "openanomaly.adapters.prometheus", raising=False)
+    words = [command, "--dry-run", "--set", "pull.url=http://a"]
+    assert main(words) == status
+    said = capsys.readouterr()
+    assert ("pip install 'openanomaly[pull]'" in said.err) == (status == 2)
+    assert main([*words, "--set", "backfill.history_s=0"]) == 0
+
+
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 @pytest.mark.parametrize(
     ("config", "command", "message"),
@@ -98,6 +129,7 @@ def test_a_dry_run_of_pull_mode_starts_nothing(tmp_path: Path) -> None:
             "pull",
             "pull.key_file=k needs pull.cert_file",
         ),
+        ({"pull": {"url": "http://a", "key_file": "k"}}, "window", "pull.key_file=k needs pull.cert_file"),
     ],
 )
 def test_what_pull_mode_lacks_is_said(

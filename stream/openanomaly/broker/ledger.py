@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class _Partition:
-    __slots__ = ("finished", "first", "next")
+    __slots__ = ("finished", "first", "next", "written_s")
 
     def __init__(self, begin: int) -> None:
         self.next = begin
@@ -19,6 +19,8 @@ class _Partition:
         self.first = begin
         """Lowest offset that is not finished."""
         self.finished: set[int] = set()
+        self.written_s = 0.0
+        """When the last record that came was written, as its writer or the broker says; 0 if nobody does."""
 
 
 class Ledger:
@@ -63,6 +65,7 @@ class Ledger:
                 f"{message.offset - held.next} records are missing"
             )
         held.next += 1
+        held.written_s = message.timestamp or 0.0
         return True
 
     def done(self, partition: int, offset: int) -> None:
@@ -92,6 +95,13 @@ class Ledger:
         """The offset expected next, of each partition that is ours."""
         begin = self._app.consumer.begin
         out = {tp: offset for tp, offset in begin.items() if tp.topic == self.topic}
-        if self._generation == self._app.consumer_generation_id:
-            out.update({tp: held.next for tp, held in self._partitions.items() if tp in out})
+        out.update({tp: held.next for tp, held in self._held().items() if tp in out})
         return out
+
+    def written_s(self) -> dict[TP, float]:
+        """When the last record that came was written (Unix time), of each partition where that is known."""
+        return {tp: held.written_s for tp, held in self._held().items() if held.written_s > 0}
+
+    def _held(self) -> dict[TP, _Partition]:
+        """What has come since the last rebalance."""
+        return self._partitions if self._generation == self._app.consumer_generation_id else {}

@@ -21,7 +21,7 @@ _STOP_S = 10.0
 
 @contextlib.asynccontextmanager
 async def lone_consumer(
-    app: "App", partitions: Sequence[TopicPartition], timeout_s: float
+    app: "App", partitions: Sequence[TopicPartition], timeout_s: float, fetch_bytes: int = _FETCH_BYTES
 ) -> AsyncIterator[Any]:
     """A started consumer of `partitions`, for the app's broker.
 
@@ -34,7 +34,7 @@ async def lone_consumer(
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        max_partition_fetch_bytes=_FETCH_BYTES,
+        max_partition_fetch_bytes=fetch_bytes,
         **credentials_to_aiokafka_auth(app.conf.broker_credentials),
     )
     try:

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from faust.types import TP
 
+from openanomaly.broker.backlog import Backlog
 from openanomaly.broker.faust_app import end_offsets
 from openanomaly.errors import DeliveryError
 
@@ -19,25 +19,6 @@ log = logging.getLogger(__name__)
 
 Report = Callable[[str, str, int, float], None]
 """Called with role, topic, unread records, and for how many seconds the oldest of them has been there."""
-_ENDS_KEPT = 600
-"""Ends remembered per partition: exact for ten minutes, then coarser by and by."""
-
-
-class _Ends:
-    """When the end of a partition was first seen where: how long a record below it has been there."""
-
-    def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
-
-    def age(self, now: float, end: int, position: int) -> float:
-        """Seconds since the record at `position` was there, as far as was looked; 0 if there is none."""
-        if not self._seen or end > self._seen[-1][1]:
-            self._seen.append((now, end))
-        while self._seen and self._seen[0][1] <= position:
-            self._seen.popleft()
-        if len(self._seen) > _ENDS_KEPT:
-            self._seen = deque(list(self._seen)[::2])
-        return now - self._seen[0][0] if self._seen else 0.0
 
 
 class Watchdog:
@@ -59,15 +40,16 @@ class Watchdog:
         idle_s: float = 300.0,
         every_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._app = app
         self._report = report
         self._is_held_up = is_held_up
         self._stall_s, self._idle_s, self._every_s = stall_s, idle_s, every_s
-        self._clock = clock
+        self._clock, self._wall_clock = clock, wall_clock
         self._moved = clock()
         self._assigned = clock()
-        self._ends: dict[TP, _Ends] = {}
+        self._backlog = Backlog(app)
         self._positions: dict[TP, int] = {}
 
     async def watch(self) -> None:
@@ -99,8 +81,7 @@ class Watchdog:
         if positions != self._positions or not any(unread.values()) or self._is_held_up():
             self._moved = now
         self._positions = positions
-        self._ends = {tp: self._ends.get(tp) or _Ends() for tp in unread}
-        ages = {tp: self._ends[tp].age(now, ends[tp], positions[tp]) for tp in unread}
+        ages = await self._backlog.ages(now, self._wall_clock(), {tp: ends[tp] for tp in unread}, positions)
         for topic in {ledger.topic for ledger in self._app.ledgers}:
             mine = [tp for tp in unread if tp.topic == topic]
             oldest_s = max((ages[tp] for tp in mine), default=0.0)

@@ -37,10 +37,16 @@ class Room:
         self.app: Any = SimpleNamespace(consumer=self.consumer, consumer_generation_id=1, ledgers=[])
         self.ledger = Ledger(self.app, "samples")
 
-    def receive(self, offset: int, tp: TP = A, generation: int | None = None) -> bool:
+    def receive(
+        self, offset: int, tp: TP = A, generation: int | None = None, written_s: float | None = None
+    ) -> bool:
         generation = self.app.consumer_generation_id if generation is None else generation
         message = SimpleNamespace(
-            topic=tp.topic, partition=tp.partition, offset=offset, generation_id=generation
+            topic=tp.topic,
+            partition=tp.partition,
+            offset=offset,
+            generation_id=generation,
+            timestamp=written_s,
         )
         return self.ledger.receive(SimpleNamespace(message=message))
 
@@ -178,3 +184,18 @@ def test_positions_are_where_reading_goes_on() -> None:
     assert room.ledger.positions() == {A: 5, B: 8}
     room.rebalance({B: 8})
     assert room.ledger.positions() == {B: 8}
+
+
+def test_it_knows_when_the_last_record_was_written_until_the_next_rebalance() -> None:
+    room = Room()
+    assert room.ledger.written_s() == {}
+    room.receive(0, A, written_s=100.0)
+    room.receive(0, B, written_s=None)
+    room.receive(1, A, written_s=101.5)
+    room.receive(0, A, written_s=100.0)  # delivered twice
+    assert room.ledger.written_s() == {A: 101.5}
+    room.receive(2, A, written_s=-0.001)  # what Kafka says of a record without a time
+    assert room.ledger.written_s() == {}
+    room.receive(3, A, written_s=103.0)
+    room.rebalance({A: 2})
+    assert room.ledger.written_s() == {}
