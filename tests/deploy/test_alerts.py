@@ -2,9 +2,11 @@
 
 Cases are beside the tests, `alerts/NAME.yaml` for the rules of `deploy/alerts/NAME.yaml`: of each rule series
 that it fires on, from which minute on (`at`, and not yet `not_at`, the one before), with the labels of its
-alert; and series that it is quiet on. promtool evaluates them.
+alert; others that it fires on too, with the same labels unless they say which; and series that it is quiet on.
+promtool evaluates them.
 """
 
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -25,6 +27,8 @@ ALTERNATIVES = {
     "AnomalousGroupLargePart": {"namespace"},
 }
 """Labels that an alert may have in the place of those of its case."""
+WIDTH = 110
+"""Most characters of a line."""
 Rule = dict[str, Any]
 
 
@@ -88,6 +92,32 @@ def test_a_case_that_is_wrong_is_seen(name: str, tmp_path: Path) -> None:
         assert len(re.findall(rf"alertname: ?{alert},", said)) == 2, alert
 
 
+@pytest.mark.parametrize("alert", rules("health"))
+def test_an_installation_is_not_hidden_by_another(alert: str, tmp_path: Path) -> None:
+    """Two of one name in two namespaces: of one the series that it fires on, of the other quiet ones."""
+    case = cases("health")[alert]
+    series = _in_namespace("prod", case["fires"]["series"]) | _in_namespace(
+        "staging", case["quiet"][0]["series"]
+    )
+    labels = {**case["fires"]["labels"], "namespace": "prod"}
+    both = {"fires": {"series": series, "at": case["fires"]["at"], "labels": labels}, "quiet": []}
+    assert evaluated("health", {alert: both}, tmp_path) == ""
+
+
+def test_lines_of_texts_are_full() -> None:
+    """A line ends where the next word would not fit, or at the end of its text."""
+    for file in FILES:
+        lines = file.read_text().splitlines()
+        for start, line in enumerate(lines):
+            if not re.fullmatch(r" +(summary|description|runbook): >-", line):
+                continue
+            indent = len(line) - len(line.lstrip()) + 2
+            text = list(itertools.takewhile(lambda each: each.startswith(" " * indent), lines[start + 1 :]))
+            for before, after in itertools.pairwise(text):
+                [word] = re.findall(r"^ *((?:\{\{.*?\}\}|\S)+)", after)
+                assert len(f"{before} {word}") > WIDTH, f"{file.name}: {before}"
+
+
 @pytest.mark.parametrize(("name", "alert"), EVERY)
 def test_every_alert_says_what_is_wrong_and_what_to_do(name: str, alert: str) -> None:
     rule = rules(name)[alert]
@@ -119,6 +149,8 @@ def evaluated(name: str, found: dict[str, Any], folder: Path) -> str:
         tests.append(_test(alert, case["fires"], [{"exp_labels": case["fires"]["labels"]}]))
         if "not_at" in case["fires"]:
             tests.append(_test(alert, {**case["fires"], "at": case["fires"]["not_at"]}, []))
+        for also in case.get("also_fires", ()):
+            tests.append(_test(alert, also, [{"exp_labels": also.get("labels", case["fires"]["labels"])}]))
         tests += [_test(alert, quiet, []) for quiet in case["quiet"]]
     file = folder / "tests.yaml"
     file.write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "tests": tests}))
@@ -134,3 +166,7 @@ def _test(alert: str, case: dict[str, Any], expected: list[Any]) -> dict[str, An
     series = [{"series": labels, "values": values} for labels, values in case["series"].items()]
     looked_at = {"eval_time": case["at"], "alertname": alert, "exp_alerts": expected}
     return {"interval": "1m", "input_series": series, "alert_rule_test": [looked_at]}
+
+
+def _in_namespace(name: str, series: dict[str, str]) -> dict[str, str]:
+    return {labels.replace("{", f'{{namespace="{name}",', 1): values for labels, values in series.items()}

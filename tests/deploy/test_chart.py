@@ -69,6 +69,7 @@ ROLES = {"receiver": "Deployment", "window": "StatefulSet", "inference": "Deploy
         ("keda", ROLES),
         ("mongo-api", {**ROLES, "api": "Deployment"}),
         ("standalone", {"standalone": "StatefulSet"}),
+        ("mtls", {"standalone": "StatefulSet"}),
         ("pull", {"pull": "StatefulSet"}),
         ("everything", {**ROLES, "api": "Deployment", "pull": "StatefulSet"}),
     ],
@@ -78,7 +79,16 @@ def test_every_role_has_a_workload_of_its_own(shape: str, kinds: dict[str, str])
 
 
 def test_every_shape_is_looked_at() -> None:
-    assert len(SHAPES) == 8
+    assert len(SHAPES) == 9
+
+
+CLIENT_CA = [
+    "podMonitor.enabled=true",
+    *(
+        f"config.web.tls.{name}=/etc/openanomaly/{name}"
+        for name in ("cert_file", "key_file", "client_ca_file")
+    ),
+]
 
 
 @pytest.mark.parametrize(
@@ -105,9 +115,25 @@ def test_every_shape_is_looked_at() -> None:
         ("kafka", ["config.broker.partitions=0"], "/config/broker"),
         ("kafka", ["config.pipelines[0].step_s=0"], "/config/pipelines"),
         ("kafka", ["config.sink.url=http://me:word@host/"], "put OPENANOMALY_SINK_URL into the Secret"),
+        ("kafka", ["config.sink.url=http://t0ken@host/"], "put OPENANOMALY_SINK_URL into the Secret"),
+        ("pull", ["config.pull.url=http://t0ken@host/"], "put OPENANOMALY_PULL_URL into the Secret"),
+        ("kafka", ["config.store.url=mongodb://a:b@host/"], "put OPENANOMALY_STORE_URL into the Secret"),
+        ("kafka", ["config.api.admin_url=http://a@host/"], "put OPENANOMALY_API_ADMIN_URL into the Secret"),
+        ("kafka", ["config.broker.url=kafka://a:b@kafka:9092"], "put OPENANOMALY_BROKER_SASL_PASSWORD into"),
+        ("kafka", ["config.sink.headers.X-Api-Key=word"], "config.sink.headers.X-Api-Key may be a secret"),
         ("kafka", ["files.kafka.secret=a", "files.kafka.configMap=b"], "/files/kafka"),
         ("kafka", ["files.config.secret=a"], "invalid propertyName 'config'"),
         ("kafka", ["podMonitor.interval=15"], "/podMonitor/interval"),
+        ("kafka", ["receiver.replicas=0"], "/receiver/replicas"),
+        ("kafka", ["window.replicas=0"], "/window/replicas"),
+        ("kafka", ["inference.replicas=0"], "/inference/replicas"),
+        ("kafka", ["sink.replicas=0"], "/sink/replicas"),
+        ("kafka", ["prometheusRule.files={health,heath}"], 'there are no rules "heath"'),
+        ("standalone", CLIENT_CA, "config.web.tls.client_ca_file who scrapes must show"),
+        ("standalone", [*CLIENT_CA, "podMonitor.tlsConfig.cert.secret.name=a", "podMonitor.tlsConfig.cert.secret.key=b"],
+            "set podMonitor.tlsConfig.cert and .keySecret"),
+        ("everything", ["config.api.tls.client_ca_file=a"], "config.api.tls.client_ca_file who scrapes must"),
+        ("mtls", ["test.keyFile="], "test.certFile and test.keyFile belong together"),
     ],
 )  # fmt: skip
 def test_values_that_cannot_work_are_refused(shape: str, flags: list[str], message: str) -> None:
@@ -125,32 +151,52 @@ def test_names_that_kubernetes_would_refuse_are_refused() -> None:
 
 
 def secret_settings(schema: dict[str, Any]) -> Iterator[str]:
-    """Dotted names of the settings that are kept secret."""
+    """Dotted names of the settings that are kept secret, `*` for any key of a mapping."""
 
-    def walk(node: dict[str, Any], path: str) -> Iterator[str]:
+    def walk(node: Any, path: tuple[str, ...]) -> Iterator[str]:
+        if not isinstance(node, dict):
+            return  # `additionalProperties: false`
+        if node.get("writeOnly"):
+            yield ".".join(path)
+        if "$ref" in node:
+            yield from walk(schema["$defs"][node["$ref"].rpartition("/")[2]], path)
+        for each in node.get("anyOf", ()):
+            yield from walk(each, path)
         for name, option in node.get("properties", {}).items():
-            here = f"{path}.{name}" if path else name
-            for each in (option, *option.get("anyOf", ())):
-                if each.get("writeOnly"):
-                    yield here
-                if "$ref" in each:
-                    yield from walk(schema["$defs"][each["$ref"].rpartition("/")[2]], here)
+            yield from walk(option, (*path, name))
+        for option in (node.get("additionalProperties"), *node.get("patternProperties", {}).values()):
+            yield from walk(option, (*path, "*"))
+        yield from walk(node.get("items"), (*path, "0"))
 
-    yield from walk(schema, "")
+    yield from walk(schema, ())
 
 
 SECRETS = sorted(set(secret_settings(schema_of(Settings))))
 
 
 def test_secrets_are_found() -> None:
-    assert {"sink.password", "broker.sasl_password", "web.auth.bearer_token"} <= set(SECRETS)
+    assert {"sink.password", "broker.sasl_password", "web.auth.bearer_token", "sink.headers.*"} <= set(
+        SECRETS
+    )
 
 
 @pytest.mark.parametrize("name", SECRETS)
 def test_secrets_in_the_config_map_are_refused(name: str) -> None:
-    done = helm("template", "release", CHART, "-f", values("kafka"), "--set", f"config.{name}=word")
-    variable = f"OPENANOMALY_{name.replace('.', '_').upper()}"
+    words = ["--set", f"config.{name.replace('*', 'Authorization')}=word"]
+    done = helm("template", "release", CHART, "-f", values("kafka"), *words)
+    variable = f"OPENANOMALY_{name.removesuffix('.*').replace('.', '_').upper()}"
     assert f"put {variable} into the Secret that `secret` names" in done.stderr
+
+
+def test_a_tenant_is_no_secret() -> None:
+    headers = {"X-Scope-OrgID": "a", "x-scope-orgid": "b", "AccountID": "1", "ProjectID": "2"}
+    found = settings(render("kafka", "--set-json", f"config.sink.headers={json.dumps(headers)}"))
+    assert found["sink"]["headers"] == headers
+
+
+def test_an_at_sign_behind_the_host_is_no_credential() -> None:
+    url = "http://host:8428/api/v1/write?extra_label=team=a@b"
+    assert settings(render("kafka", "--set", f"config.sink.url={url}"))["sink"]["url"] == url
 
 
 def test_every_value_is_explained_and_has_a_rule() -> None:
@@ -190,7 +236,7 @@ def test_values_that_the_documents_show_are_taken(text: str, tmp_path: Path) -> 
 
 
 def test_documents_show_values() -> None:
-    assert len(SHOWN) == 5
+    assert len(SHOWN) == 6
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -202,8 +248,25 @@ def test_notes_tell_where_to_push_and_whom_to_ask(shape: str) -> None:
     address = {
         "pull": "Pull mode asks http://prometheus:9090.",
         "everything": "url: https://mine-receiver.there:443/api/v1/write",
+        "mtls": "url: https://mine-receiver.there:9201/api/v1/write",
     }.get(shape, "url: http://mine-receiver.there:9201/api/v1/write")
     assert address in notes
     assert ("remote_write:" in notes) == (shape != "pull")
+    assert ("helm --namespace there test mine" in notes) == (shape != "pull")
+    assert ("Alert rules on scores (scores, kubernetes, node-exporter)" in notes) == (shape == "everything")
     assert ("mine-api.there:9202/openapi.json" in notes) == (shape in ("mongo-api", "everything"))
     assert "<no value>" not in notes
+
+
+def test_notes_tell_of_the_rules_that_are_there_and_of_a_test_that_is_not() -> None:
+    def notes(shape: str, *flags: str) -> str:
+        words = ["install", "mine", CHART, "-f", values(shape), *flags, "--dry-run=client"]
+        return helm(*words).stdout.partition("NOTES:")[2]
+
+    assert "Alert rules" not in notes("everything", "--set", "prometheusRule.files={health}")
+    assert "Alert rules on scores (scores) see" in notes(
+        "everything", "--set", "prometheusRule.files={scores}"
+    )
+    without = notes("mtls", "--set", "test.certFile=,test.keyFile=")
+    assert "helm --namespace" not in without
+    assert "`helm test` has nothing to run" in without

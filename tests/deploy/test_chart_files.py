@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from deploy.chart import CHART, ROOT, helm, of_kind, values
+from deploy.chart import CHART, ROOT, helm, of_kind, render, values
 
 RULES = """\
 groups:
@@ -60,14 +60,31 @@ def test_rules_and_dashboards_are_rendered_as_they_are(tmp_path: Path) -> None:
     for folder, name, text in (("alerts", "odd.yaml", RULES), ("dashboards", "scores.json", DASHBOARD)):
         (chart / "files" / folder).mkdir(parents=True)
         (chart / "files" / folder / name).write_text(text)
-    switches = ["--set", "prometheusRule.enabled=true,dashboards.enabled=true"]
+    switches = ["--set", "prometheusRule.enabled=true,prometheusRule.files={odd},dashboards.enabled=true"]
     done = helm("template", "release", chart, "-f", values("kafka"), *switches)
     assert done.returncode == 0, done.stderr
     objects = tuple(each for each in yaml.safe_load_all(done.stdout) if each)
-    assert of_kind(objects, "PrometheusRule")["openanomaly"]["spec"] == yaml.safe_load(RULES)
+    assert of_kind(objects, "PrometheusRule")["alerts-odd"]["spec"] == yaml.safe_load(RULES)
     board = of_kind(objects, "ConfigMap")["dashboard-scores"]
     assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(board["data"]["scores.json"]) == json.loads(DASHBOARD)
     done = helm("template", "release", chart, "-f", values("kafka"))
     assert "humanize" not in done.stdout
     assert "grafana_dashboard" not in done.stdout
+
+
+def test_every_file_of_rules_is_an_object_that_can_be_left_out() -> None:
+    """Scores may be in another database than our own metrics, and rules are wanted where their series are."""
+    files = {f"alerts-{path.stem}": path for path in (ROOT / "deploy" / "alerts").glob("*.yaml")}
+    objects = of_kind(render("everything"), "PrometheusRule")
+    assert {name: each["spec"] for name, each in objects.items()} == {
+        name: yaml.safe_load(path.read_text()) for name, path in files.items()
+    }
+    for name, each in objects.items():
+        labels = each["metadata"]["labels"]
+        assert (labels["openanomaly/alerts"], labels["release"]) == (
+            name.removeprefix("alerts-"),
+            "prometheus",
+        )
+    one = render("everything", "--set", "prometheusRule.files={health}")
+    assert set(of_kind(one, "PrometheusRule")) == {"alerts-health"}

@@ -79,6 +79,8 @@ def test_ports_are_in_range_and_probes_ask_them(shape: str, role: str) -> None:
     assert port["name"] == "http"
     assert 1024 <= port["containerPort"] <= 65535
     assert own["args"][own["args"].index("--listen") + 1] == f":{port['containerPort']}"
+    if shape == "mtls":
+        return  # they only knock, see below
     paths = {name: own[f"{name}Probe"]["httpGet"] for name in ("startup", "readiness", "liveness")}
     assert {name: each["path"] for name, each in paths.items()} == {
         "startup": "/-/healthy",
@@ -91,12 +93,17 @@ def test_ports_are_in_range_and_probes_ask_them(shape: str, role: str) -> None:
 
 
 def test_who_wants_certificates_of_clients_is_not_asked_by_http() -> None:
-    flags = ["--set", "config.web.tls.client_ca_file=/etc/openanomaly/web/ca.crt"]
-    for role, pod in pods(render("everything", *flags)).items():
-        if role in ("test", "api"):
-            continue
-        for name in ("startup", "readiness", "liveness"):
-            assert container(pod)[f"{name}Probe"]["tcpSocket"] == {"port": "http"}
+    own = container(pods(render("mtls"))["standalone"])
+    for name in ("startup", "readiness", "liveness"):
+        assert own[f"{name}Probe"]["tcpSocket"] == {"port": "http"}
+
+
+def test_the_test_shows_a_certificate_where_one_is_wanted_or_is_not_there() -> None:
+    args = container(pods(render("mtls"))["test"])["args"]
+    for option, file in (("--cert-file", "tls.crt"), ("--key-file", "tls.key"), ("--ca-file", "ca.crt")):
+        assert args[args.index(option) + 1] == f"/etc/openanomaly/web/{file}"
+    assert set(pods(render("mtls", "--set", "test.certFile=,test.keyFile="))) == {"standalone"}
+    assert "test" in pods(render("standalone"))
 
 
 @EVERY_SHAPE
@@ -114,7 +121,7 @@ def test_workloads_services_and_budgets_find_their_own_pods_alone(shape: str) ->
         assert chosen(each["spec"]["selector"]["matchLabels"]) == {role}
         for spread in each["spec"]["template"]["spec"]["topologySpreadConstraints"]:
             assert chosen(spread["labelSelector"]["matchLabels"]) == {role}
-    shown = {"receiver": "standalone", "sink": "standalone"} if shape == "standalone" else {}
+    shown = dict.fromkeys(("receiver", "sink"), "standalone") if "standalone" in workloads(objects) else {}
     for name, each in of_kind(objects, "Service").items():
         assert chosen(each["spec"]["selector"]) == {shown.get(name, name)}
         assert [port["targetPort"] for port in each["spec"]["ports"]] == ["http"]
@@ -154,13 +161,6 @@ def test_the_volume_of_the_broker_holds_what_it_may_write() -> None:
     [claim] = workloads(render("standalone"))["standalone"]["spec"]["volumeClaimTemplates"]
     size = claim["spec"]["resources"]["requests"]["storage"]
     assert int(size.removesuffix("Gi")) << 30 > Settings().broker.disk_limit_bytes
-
-
-def test_the_memory_of_a_pod_holds_the_series_that_it_takes() -> None:
-    """Beyond `max_series` new ones are refused and counted; beyond the memory the pod is killed."""
-    for shape, role in (("kafka", "window"), ("standalone", "standalone")):
-        limit = container(pods(render(shape))[role])["resources"]["limits"]["memory"]
-        assert int(limit.removesuffix("Gi")) << 30 > Settings().window.max_series * 4096 + (256 << 20)
 
 
 def test_a_gpu_is_asked_for_where_inference_runs_and_nowhere_else() -> None:
@@ -289,13 +289,42 @@ def test_nobody_named_is_everybody_and_no_egress_rule_is_none() -> None:
     assert spec["policyTypes"] == ["Ingress"]
 
 
-def test_every_pod_is_scraped() -> None:
+def scraped(objects: tuple[Object, ...]) -> dict[str, list[Object]]:
+    """Role -> the endpoints by which PodMonitors scrape its pods."""
+    found: dict[str, list[Object]] = {role: [] for role in workloads(objects)}
+    for monitor in of_kind(objects, "PodMonitor").values():
+        spec = monitor["spec"]
+        [expression] = spec["selector"]["matchExpressions"]
+        for role, each in workloads(objects).items():
+            labels = each["spec"]["template"]["metadata"]["labels"]
+            is_in = labels[expression["key"]] in expression["values"]
+            if is_in != (expression["operator"] == "In"):
+                continue
+            assert spec["selector"]["matchLabels"].items() <= labels.items()
+            assert labels[spec["jobLabel"]] == "release"  # two installations have two jobs
+            found[role] += spec["podMetricsEndpoints"]
+    return found
+
+
+def test_every_pod_is_scraped_once() -> None:
     objects = render("everything")
-    monitor = of_kind(objects, "PodMonitor")["openanomaly"]
-    wanted = monitor["spec"]["selector"]["matchLabels"]
-    assert wanted[monitor["spec"]["jobLabel"]] == "openanomaly"
-    for each in workloads(objects).values():
-        assert wanted.items() <= each["spec"]["template"]["metadata"]["labels"].items()
-    [endpoint] = monitor["spec"]["podMetricsEndpoints"]
-    assert (endpoint["port"], endpoint["path"], endpoint["scheme"]) == ("http", "/metrics", "https")
-    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    for role, endpoints in scraped(objects).items():
+        assert [(each["port"], each["path"]) for each in endpoints] == [("http", "/metrics")], role
+    monitors = of_kind(objects, "PodMonitor")
+    assert {each["metadata"]["labels"]["release"] for each in monitors.values()} == {"prometheus"}
+    assert not of_kind(render("kafka"), "PodMonitor")
+
+
+def test_who_scrapes_speaks_as_the_port_does() -> None:
+    insecure = {"insecureSkipVerify": True}
+    for web, api in itertools.product((True, False), repeat=2):
+        off = [f"config.{name}.tls=null" for name, is_on in (("web", web), ("api", api)) if not is_on]
+        flags = ["--set", ",".join([*off, "test.caFile="])]
+        for role, [endpoint] in scraped(render("everything", *flags)).items():
+            has_tls = api if role == "api" else web
+            assert (endpoint.get("scheme"), endpoint.get("tlsConfig")) == (
+                ("https", insecure) if has_tls else (None, None)
+            ), role
+    [[endpoint]] = scraped(render("mtls")).values()
+    assert endpoint["tlsConfig"]["cert"] == {"secret": {"name": "scraper", "key": "tls.crt"}}
+    assert endpoint["tlsConfig"]["keySecret"] == {"name": "scraper", "key": "tls.key"}

@@ -50,7 +50,7 @@ def exported(watched: Watched) -> dict[str, frozenset[str]]:
     telemetry.pull.pending.labels("p")
     telemetry.pull.newest.labels("p")
     pulled = {
-        sample.name: frozenset({*sample.labels, "job", "instance"})
+        sample.name: frozenset({*sample.labels, "job", "namespace", "instance"})
         for metric in telemetry.registry.collect()
         for sample in metric.samples
         if sample.name.startswith("openanomaly_pull_")

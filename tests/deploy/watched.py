@@ -31,7 +31,7 @@ WRITTEN = "openanomaly_sink_scores_written_total"
 PER_REQUEST = 31
 OWN_MS = 30_000
 """Between two scrapes of the product, in the time of the series."""
-OWN = {"job": "openanomaly", "instance": "oa:9201"}
+OWN = {"job": "openanomaly", "namespace": "default", "instance": "oa:9201"}
 CONFIG = {
     "presets": ["node-exporter", "kubernetes"],
     "broker": {"partitions": 1},

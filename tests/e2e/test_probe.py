@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from parts.product import Product
 
@@ -67,6 +68,33 @@ def test_credentials_that_are_not_taken_are_said(product: Product, tmp_path: Pat
     done = probe(product, "--config", str(tmp_path / "other.yaml"), "--timeout", "0")
     assert done.returncode == 1
     assert "answers 401: authentication required" in done.stderr
+
+
+def test_where_clients_must_show_a_certificate_it_shows_one(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    cert = authority.issue_cert("127.0.0.1")
+    files = {name: str(tmp_path / name) for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(files["ca"])
+    cert.cert_chain_pems[0].write_to_path(files["cert"])
+    cert.private_key_pem.write_to_path(files["key"])
+    tls = {"cert_file": files["cert"], "key_file": files["key"], "client_ca_file": files["ca"]}
+    config = {"web": {"tls": tls}, "broker": {"partitions": 1}, "pipelines": [{"name": "all"}]}
+    running = Product(tmp_path, "--broker", f"embedded://{tmp_path / 'broker'}", config=config)
+    url = running.url.replace("http:", "https:")
+    shown = ["--receiver", url, "--ca-file", files["ca"], "--cert-file", files["cert"]]
+    try:
+        running.process.start()
+        done = probe(running, *shown, "--key-file", files["key"])
+        assert done.returncode == 0, done.stderr
+        assert probe(running, "--receiver", url, "--ca-file", files["ca"], "--timeout", "0").returncode == 1
+        done = probe(running, *shown)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--cert-file and --key-file must be given together" in done.stderr
+        done = probe(running, *shown, "--key-file", files["ca"])
+        assert done.returncode == 2
+        assert "cannot load --cert-file" in done.stderr
+    finally:
+        running.stop()
 
 
 def test_a_target_that_takes_nothing_is_no_success(tmp_path: Path) -> None:

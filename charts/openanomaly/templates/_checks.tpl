@@ -43,11 +43,41 @@
 {{- fail (printf "config.%s would stand in a ConfigMap: put OPENANOMALY_%s into the Secret that `secret` names" $path ($path | replace "." "_" | upper)) }}
 {{- end }}
 {{- end }}
-{{- range $path := list "sink.url" "pull.url" "store.url" }}
+{{- range $path := list "sink.headers" "pull.headers" }}
 {{- $parts := splitList "." $path }}
-{{- if regexMatch "//[^/]*:[^/]*@" (dig (index $parts 0) (index $parts 1) "" $config | default "") }}
-{{- fail (printf "config.%s has a password, which would stand in a ConfigMap: put OPENANOMALY_%s into the Secret that `secret` names" $path ($path | replace "." "_" | upper)) }}
+{{- range $name, $_ := dig (index $parts 0) (index $parts 1) (dict) $config | default dict }}
+{{- /* Those that name a tenant are no secrets. */}}
+{{- if not (has (lower $name) (list "x-scope-orgid" "accountid" "projectid")) }}
+{{- fail (printf "config.%s.%s may be a secret, which would stand in a ConfigMap: put OPENANOMALY_%s into the Secret that `secret` names" $path $name ($path | replace "." "_" | upper)) }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- if regexMatch "//[^/]*@" $url }}
+{{- fail "config.broker.url has credentials: set config.broker.sasl_username, and put OPENANOMALY_BROKER_SASL_PASSWORD into the Secret that `secret` names" }}
+{{- end }}
+{{- range $path := list "sink.url" "pull.url" "store.url" "api.admin_url" }}
+{{- $parts := splitList "." $path }}
+{{- if regexMatch "//[^/]*@" (dig (index $parts 0) (index $parts 1) "" $config | default "") }}
+{{- fail (printf "config.%s has credentials, which would stand in a ConfigMap: leave them out of it, and put OPENANOMALY_%s into the Secret that `secret` names" $path ($path | replace "." "_" | upper)) }}
+{{- end }}
+{{- end }}
+
+{{- if .Values.podMonitor.enabled }}
+{{- $shown := .Values.podMonitor.tlsConfig | default dict }}
+{{- range $settings := ternary (list "web" "api") (list "web") .Values.api.enabled }}
+{{- $tls := include "openanomaly.tls" (dict "root" $ "settings" $settings) | fromJson }}
+{{- if and $tls.client_ca_file (not (and $shown.cert $shown.keySecret)) }}
+{{- fail (printf "set podMonitor.tlsConfig.cert and .keySecret: with config.%s.tls.client_ca_file who scrapes must show a certificate" $settings) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- range $name := .Values.prometheusRule.files }}
+{{- if not ($.Files.Get (printf "files/alerts/%s.yaml" $name)) }}
+{{- fail (printf "prometheusRule.files: there are no rules %q" $name) }}
+{{- end }}
+{{- end }}
+{{- if ne (empty .Values.test.certFile) (empty .Values.test.keyFile) }}
+{{- fail "test.certFile and test.keyFile belong together" }}
 {{- end }}
 
 {{- if eq .Values.stream "roles" }}

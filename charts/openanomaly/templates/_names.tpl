@@ -46,7 +46,18 @@ labels: {{- include "openanomaly.labels" . | nindent 2 }}
 {{- ternary "standalone" "sink" (eq .Values.stream "standalone") }}
 {{- end }}
 
-{{/* http or https, as our port speaks. */}}
+{{/* The settings of TLS of a port, in JSON: `.settings` is `web`, or `api`. */}}
+{{- define "openanomaly.tls" -}}
+{{- get (get .root.Values.config .settings | default dict) "tls" | default dict | toJson }}
+{{- end }}
+
+{{/* http or https, as that port speaks. */}}
 {{- define "openanomaly.scheme" -}}
-{{- ternary "https" "http" (ne (dig "web" "tls" "cert_file" "" .Values.config | default "") "") }}
+{{- ternary "https" "http" (not (empty (include "openanomaly.tls" . | fromJson).cert_file)) }}
+{{- end }}
+
+{{/* Whether `helm test` has a pod: where clients must show a certificate, it needs one. */}}
+{{- define "openanomaly.isTested" -}}
+{{- $tls := include "openanomaly.tls" (dict "root" . "settings" "web") | fromJson }}
+{{- if and (ne .Values.stream "none") (or (not $tls.client_ca_file) .Values.test.certFile) }}true{{ end }}
 {{- end }}

@@ -1,16 +1,16 @@
 {{/*
 The pod of a role. Call with root, role, args (list), and where needed
-  port    9201 by default
-  tls     the group of settings that has the port's certificates
-  folder  where the volume `data` is mounted
-  drain   seconds between the request to stop and the signal
-  models  whether checkpoints are fetched
+  port      9201 by default
+  settings  the group that has the port's certificates, `web` by default
+  folder    where the volume `data` is mounted
+  drain     seconds between the request to stop and the signal
+  models    whether checkpoints are fetched
 */}}
 {{- define "openanomaly.pod" -}}
 {{- $root := .root }}
 {{- $values := index $root.Values .role }}
 {{- $pod := mergeOverwrite (deepCopy $root.Values.pod) $values.pod }}
-{{- $tls := .tls | default (dig "web" "tls" (dict) $root.Values.config) | default dict }}
+{{- $tls := include "openanomaly.tls" (dict "root" $root "settings" (.settings | default "web")) | fromJson }}
 metadata:
   labels:
     {{- include "openanomaly.labels" . | nindent 4 }}

@@ -53,6 +53,10 @@ def add_parser(commands: Any) -> None:
         "--label", metavar="NAME=VALUE", action="append", default=[], help="of the series, to be selected"
     )
     parser.add_argument("--ca-file", metavar="FILE", help="who signed the installation's certificate")
+    parser.add_argument(
+        "--cert-file", metavar="FILE", help="certificate to show, with web.tls.client_ca_file"
+    )
+    parser.add_argument("--key-file", metavar="FILE", help="its key")
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=300.0, help="%(default)g")
 
 
@@ -67,7 +71,7 @@ def main(options: argparse.Namespace) -> int:
     labels = _labels(options.label)
     pipeline = _selecting(settings.pipelines, labels, options.pipeline)
     series = probe_series(pipeline, labels, int(time.time() * 1000))
-    client = _Client(settings.web.auth, options.ca_file)
+    client = _Client(settings.web.auth, _tls(options.ca_file, options.cert_file, options.key_file))
     try:
         _wait(lambda: client.push(options.receiver, series), "no answer", options.timeout)
         print(f"pushed {len(series.value)} steps of {pipeline.step_s:g} s for pipeline {pipeline.name}")
@@ -118,13 +122,10 @@ def _wait(ask: Callable[[], Any], without: str, timeout_s: float) -> Any:
 class _Client:
     """Asks receiver and status page, with the credentials that they ask for."""
 
-    def __init__(self, auth: AuthSettings, ca_file: str | None) -> None:
+    def __init__(self, auth: AuthSettings, tls: ssl.SSLContext) -> None:
         """Raises ConfigError: a file cannot be read."""
         self._headers = dict(_authorization(auth))
-        try:
-            self._tls = ssl.create_default_context(cafile=ca_file)
-        except OSError as exc:
-            raise ConfigError(f"cannot load --ca-file {ca_file}: {exc}") from exc
+        self._tls = tls
 
     def push(self, url: str, series: ProbeSeries) -> bool:
         block = encode_labels(series.labels) + encode_samples(series.timestamp_ms, series.value)
@@ -151,6 +152,22 @@ class _Client:
         with urllib.request.urlopen(request, timeout=_ANSWER_S, context=self._tls) as answer:
             content: bytes = answer.read()
             return content
+
+
+def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+    """Raises ConfigError: a file cannot be read."""
+    if (cert_file is None) != (key_file is None):
+        raise ConfigError("--cert-file and --key-file must be given together")
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as exc:
+        raise ConfigError(f"cannot load --ca-file {ca_file}: {exc}") from exc
+    if cert_file is not None:
+        try:
+            context.load_cert_chain(cert_file, key_file)
+        except OSError as exc:
+            raise ConfigError(f"cannot load --cert-file {cert_file}, --key-file {key_file}: {exc}") from exc
+    return context
 
 
 def _authorization(auth: AuthSettings) -> Iterator[tuple[str, str]]:
