@@ -74,7 +74,7 @@ def host(root: Path) -> Exported:
 def watch(root: Path) -> Iterator[Watched]:
     """A product that has scored all of it, and has been scraped twice meanwhile."""
     found = scraped(host(root), "node", "host:9100")
-    found |= scraped(series(KUBERNETES.read_text()), "kubernetes", "node-1")
+    found |= scraped(replicas(series(KUBERNETES.read_text())), "kubernetes", "node-1")
     last_ms = int(time.time()) // 300 * 300_000
     values = made(found)
     with victoria_metrics(root) as store:
@@ -97,6 +97,15 @@ def watch(root: Path) -> Iterator[Watched]:
             product.wait_until(lambda: is_told(store, last_ms), "scores, of groups too", 120)
             scrape(product, store, last_ms)
             yield Watched(store, stored(store), last_ms / 1000 + 1)
+
+
+def replicas(found: Exported) -> Exported:
+    """The series, and those of a pod once for each of five: groups of fewer series have no share."""
+    return {
+        tuple((name, f"app-{i}" if name == "pod" else value) for name, value in labels): kind
+        for labels, kind in found.items()
+        for i in range(1, 6)
+    }
 
 
 def step_ms(labels: Labels) -> int:
@@ -131,7 +140,7 @@ def is_forecast(product: Product) -> bool:
 def is_told(store: VictoriaMetrics, last_ms: int) -> bool:
     """Whether the steps before the last samples have scores: of a host, of a cluster, and of their groups."""
     ends = {'for="node_load1"': last_ms, 'for="kubelet_running_pods"': last_ms}
-    # A share of a group is judged when the next one has come.
+    # The last step of a group ends with its last series, which may be a minute behind.
     ends |= {f'for="anomaly_rate",{of}': last_ms - MINUTE_MS for of in ('job="node"', 'namespace="shop"')}
     found = {matchers: store.export(f"anomaly_score{{{matchers}}}") for matchers in ends}
     return all(any(ends[each] in samples for samples in found[each].values()) for each in ends)

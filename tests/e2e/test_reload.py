@@ -160,9 +160,15 @@ def test_pipelines_change_under_load_and_no_step_is_lost_or_judged_twice(
         receiver.wait_until(is_complete, "the scores of the last step")
         window.wait_until(lambda: window.total("openanomaly_lag_records") == 0, "nothing unread")
         found = points(victoria_metrics)
-        written = installation.room("sink").total("openanomaly_sink_scores_written_total")
-        judged = window.total("openanomaly_window_scores_emitted_total")
-        shares = window.total("openanomaly_groups_scores_emitted_total")
+
+        def sums() -> tuple[float, float, float]:
+            names = ("window_scores_emitted_total", "groups_scores_emitted_total")
+            judged, shares = (window.total(f"openanomaly_{name}") for name in names)
+            return installation.room("sink").total("openanomaly_sink_scores_written_total"), judged, shares
+
+        # Shares of groups come behind the scores of their series.
+        installation.room("sink").wait_until(lambda: sums()[0] == sums()[1] + sums()[2], "shares are written")
+        written, judged, shares = sums()
         assert pids == {name: product.worker_pids() for name, product in installation.products.items()}
 
     every = [fleet.scored_ms(step) for step in range(WARMUP, fleet.steps)]
