@@ -2,7 +2,7 @@
 
 Cases are beside the tests, `alerts/NAME.yaml` for the rules of `deploy/alerts/NAME.yaml`: of each rule series
 that it fires on, from which minute on (`at`, and not yet `not_at`, the one before), with the labels of its
-alert; others that it fires on too, with the same labels unless they say which; and series that it is quiet on.
+alert; others that it fires on, with the same labels if they say nothing else; and series that it is quiet on.
 promtool evaluates them.
 """
 
@@ -111,9 +111,10 @@ def test_lines_of_texts_are_full() -> None:
         for start, line in enumerate(lines):
             if not re.fullmatch(r" +(summary|description|runbook): >-", line):
                 continue
-            indent = len(line) - len(line.lstrip()) + 2
-            text = list(itertools.takewhile(lambda each: each.startswith(" " * indent), lines[start + 1 :]))
-            for before, after in itertools.pairwise(text):
+            indent = " " * (len(line) - len(line.lstrip()) + 2)
+            for before, after in itertools.pairwise(lines[start + 1 :]):
+                if not after.startswith(indent):
+                    break
                 [word] = re.findall(r"^ *((?:\{\{.*?\}\}|\S)+)", after)
                 assert len(f"{before} {word}") > WIDTH, f"{file.name}: {before}"
 
@@ -149,8 +150,10 @@ def evaluated(name: str, found: dict[str, Any], folder: Path) -> str:
         tests.append(_test(alert, case["fires"], [{"exp_labels": case["fires"]["labels"]}]))
         if "not_at" in case["fires"]:
             tests.append(_test(alert, {**case["fires"], "at": case["fires"]["not_at"]}, []))
-        for also in case.get("also_fires", ()):
-            tests.append(_test(alert, also, [{"exp_labels": also.get("labels", case["fires"]["labels"])}]))
+        tests += [
+            _test(alert, also, [{"exp_labels": also.get("labels", case["fires"]["labels"])}])
+            for also in case.get("also_fires", ())
+        ]
         tests += [_test(alert, quiet, []) for quiet in case["quiet"]]
     file = folder / "tests.yaml"
     file.write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "tests": tests}))

@@ -35,16 +35,6 @@ def test_every_shape_is_valid_for_kubernetes(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_other_objects_are_those_of_operators() -> None:
-    others = {
-        each["apiVersion"]: each["kind"]
-        for each in render("everything")
-        if not OF_KUBERNETES.fullmatch(each["apiVersion"])
-    }
-    # Kinds beside these would be checked by nothing here.
-    assert set(others) <= {"keda.sh/v1alpha1", "monitoring.coreos.com/v1"}
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_configuration_reaches_the_product_unchanged(shape: str) -> None:
     assert settings(render(shape)) == yaml.safe_load(values(shape).read_text())["config"]
@@ -130,8 +120,9 @@ CLIENT_CA = [
         ("kafka", ["sink.replicas=0"], "/sink/replicas"),
         ("kafka", ["prometheusRule.files={health,heath}"], 'there are no rules "heath"'),
         ("standalone", CLIENT_CA, "config.web.tls.client_ca_file who scrapes must show"),
-        ("standalone", [*CLIENT_CA, "podMonitor.tlsConfig.cert.secret.name=a", "podMonitor.tlsConfig.cert.secret.key=b"],
-            "set podMonitor.tlsConfig.cert and .keySecret"),
+        ("standalone", [*CLIENT_CA, "podMonitor.tlsConfig.cert.secret.name=a"], "/podMonitor/tlsConfig/cert"),
+        ("standalone", [*CLIENT_CA, "podMonitor.tlsConfig.keySecret.name=a",
+            "podMonitor.tlsConfig.keySecret.key=b"], "set podMonitor.tlsConfig.cert and .keySecret"),
         ("everything", ["config.api.tls.client_ca_file=a"], "config.api.tls.client_ca_file who scrapes must"),
         ("mtls", ["test.keyFile="], "test.certFile and test.keyFile belong together"),
     ],

@@ -105,4 +105,6 @@ def test_pull_mode(tmp_path: Path, victoria_metrics: VictoriaMetrics) -> None:
     with running(kubelet, "pull"):
         asked = re.compile(r'^openanomaly_pull_runs_total{outcome="ok",pipeline="cpu"} [1-9]', re.MULTILINE)
         wait_until(lambda: asked.search(kubelet.metrics("pull")), "an answer of the database")
+        # What OpenAnomalyPullAway looks for.
+        assert re.search(r'^openanomaly_ready\{role="pull"\} 1', kubelet.metrics("pull"), re.MULTILINE)
     assert (tmp_path / "pull" / "data" / "pull").is_dir()

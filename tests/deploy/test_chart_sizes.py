@@ -1,4 +1,4 @@
-"""The chart's figures are those of `openanomaly size` (core/sizing.py): memory limits, and what its texts say."""
+"""The chart's figures are those of `openanomaly size` (core/sizing.py): memory limits, and its texts."""
 
 import re
 
@@ -21,7 +21,7 @@ DOCUMENT = (ROOT / "docs" / "kubernetes.md").read_text()
 
 
 def memory(series: int) -> dict[str, float]:
-    """Bytes of one process of each role, all scores of so many series being written; 0 series are an idle one."""
+    """Bytes of one process of each role that has so many series, all of whose scores are written."""
     fleet = Fleet(series, 15.0, Pipeline(name="size"), is_all_emitted=True, worker_series=series)
     return {role: each.memory_bytes for role, each in size(fleet, KEPT).roles.items()}
 

@@ -30,7 +30,7 @@ RULES = sorted((ROOT / "deploy" / "alerts").glob("*.yaml"))
 GRAFANAS_OWN = {"__range": "1h", "__rate_interval": "15m"}
 CHOSEN = {"metric": "node_cpu_seconds_total"}
 """Values of variables of which one is chosen; others stand at `.*`, for all."""
-WITHOUT_DATA = re.compile(r"openanomaly_pull_")
+WITHOUT_DATA = re.compile(r'openanomaly_pull_|role="pull"')
 """What the product under test has nothing of: it does not pull."""
 Json = dict[str, Any]
 
