@@ -93,15 +93,14 @@ def test_a_case_that_is_wrong_is_seen(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alert", rules("health"))
-def test_an_installation_is_not_hidden_by_another(alert: str, tmp_path: Path) -> None:
+def test_installations_are_judged_apart(alert: str, tmp_path: Path) -> None:
     """Two of one name in two namespaces: of one the series that it fires on, of the other quiet ones."""
-    case = cases("health")[alert]
-    series = _in_namespace("prod", case["fires"]["series"]) | _in_namespace(
-        "staging", case["quiet"][0]["series"]
-    )
-    labels = {**case["fires"]["labels"], "namespace": "prod"}
-    both = {"fires": {"series": series, "at": case["fires"]["at"], "labels": labels}, "quiet": []}
-    assert evaluated("health", {alert: both}, tmp_path) == ""
+    fires, *every = cases("health")[alert]["fires"], *cases("health")[alert]["quiet"]
+    labels = {**fires["labels"], "namespace": "prod"}
+    for quiet in every:
+        series = _in_namespace("prod", fires["series"]) | _in_namespace("staging", quiet["series"])
+        both = {"fires": {"series": series, "at": fires["at"], "labels": labels}, "quiet": []}
+        assert evaluated("health", {alert: both}, tmp_path) == ""
 
 
 def test_lines_of_texts_are_full() -> None:
