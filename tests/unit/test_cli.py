@@ -109,7 +109,8 @@ def test_windows_need_the_extra_pull_where_new_series_learn_from_a_database(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "requests", None)
-    monkeypatch.delitem(sys.modules, "openanomaly.adapters.prometheus", raising=False)
+    for name in ("prometheus", "http_endpoint"):  # tests before this one may have loaded them
+        monkeypatch.delitem(sys.modules, f"openanomaly.adapters.{name}", raising=False)
     words = [command, "--dry-run", "--set", "pull.url=http://a"]
     assert main(words) == status
     said = capsys.readouterr()
