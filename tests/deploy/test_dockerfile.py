@@ -126,7 +126,7 @@ exec {uv} "$@"
     assert len(would) == len(found), "nothing is installed twice"
     packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
     assert would.items() <= {(package["name"], package["version"]) for package in packages}
-    assert {"openanomaly", "chronos-forecasting", "transformers", "torch", "numba"} < set(would)
+    assert {"chronos-forecasting", "transformers", "torch", "numba"} < set(would)
     assert not [name for name in would if re.search("cuda|nvidia|triton", name)]
 
 
