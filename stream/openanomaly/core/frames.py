@@ -7,7 +7,7 @@ topic, never a crash.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import IntFlag
 from operator import itemgetter
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core.census import Census
 from openanomaly.core.contexts import EXPONENT, SMALLEST, Contexts
 from openanomaly.core.fields import MOST_BYTES, column, fields_of, index, parse
 from openanomaly.core.series import varint
@@ -270,28 +271,6 @@ class ForecastFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class Census:
-    """How the series of a pipeline in one partition stand: those that had samples lately.
-
-    Attributes:
-        judged: of `series`, have had steps enough to be judged.
-        unforecast: of the judged, without a forecast for their next step.
-        steps_left: steps until the next of the others is judged; 0 if there are no others.
-        closed: steps that closed since the census before.
-        newest_ms: end of the newest step; 0 if there is none.
-        emits_all: whether the scores of normal steps are sent too.
-    """
-
-    series: int
-    judged: int
-    unforecast: int
-    steps_left: int
-    closed: int
-    newest_ms: int
-    emits_all: bool
-
-
-@dataclass(frozen=True, slots=True)
 class ScoreFrame:
     """Scores of one pipeline: N judged steps of S series. Or a census of them, and no steps.
 
@@ -377,7 +356,7 @@ class ScoreFrame:
             reason=self.reason.tobytes(),
             flags=self.flags.tobytes(),
             closed_ms=self.closed_ms,
-            census=None if self.census is None else pb.Census(**asdict(self.census)),
+            census=None if self.census is None else self.census.to_pb(),
             of_groups=self.of_groups,
         ).SerializeToString()
 
@@ -399,10 +378,6 @@ class ScoreFrame:
             column(m.reason, "u1", "reasons", n),
             column(m.flags, "u1", "flags", n),
             m.closed_ms,
-            _census(m.census) if m.HasField("census") else None,
+            Census.from_pb(m.census) if m.HasField("census") else None,
             m.of_groups,
         )
-
-
-def _census(m: pb.Census) -> Census:
-    return Census(m.series, m.judged, m.unforecast, m.steps_left, m.closed, m.newest_ms, m.emits_all)

@@ -5,6 +5,7 @@ made by a newer one.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from dues import due_frame
 from messages import named
 from openanomaly.broker.notes import CRASH
+from openanomaly.core.census import Census
 from openanomaly.core.contexts import Contexts
-from openanomaly.core.frames import Census, ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.frames import ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.group_frames import GroupCounts, GroupFrame, Through
 from openanomaly.core.series import encode_labels
 from openanomaly.core.series_column import SeriesColumn
-from openanomaly.core.windows import catalogue, records
+from openanomaly.core.windows import catalogue, records, state_pages
 from openanomaly.core.windows.records import read_key
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 from scores import score_frame
@@ -27,6 +30,13 @@ from unit.core.windows import drive
 NOW_MS = 1_700_000_000_000
 CONTEXT = np.array([[1, np.nan, 3, 4], [5, 6, 7, 8], [-1, 0, 1, np.nan]], np.float32)
 CENSUS = Census(7, 5, 2, 30, 6, NOW_MS - 1, emits_all=True)
+
+SHARES = SeriesColumn.of([encode_labels(named("anomaly_rate", job=job, pipeline="p")) for job in ("a", "b")])
+COUNTS = GroupCounts(
+    "p", 60_000, 28_333_333, part=41, due_in_ms=8_000, is_late=True, series=SHARES,
+    scored=np.array([7, 5], np.uint32), anomalous=np.array([2, 0], np.uint32),
+)  # fmt: skip
+THROUGH = Through("p", 60_000, 28_333_332)
 
 
 def frames() -> dict[str, bytes]:
@@ -56,6 +66,9 @@ def frames() -> dict[str, bytes]:
         "scores": scores.encode(),
         "scores-zstd": scores.encode(compress=True),
         "scores-census": ScoreFrame.of_census("default", 60_000, CENSUS, NOW_MS).encode(),
+        "samples-of-groups": replace(samples, of_groups=True).encode(),
+        "scores-of-groups": replace(scores, of_groups=True).encode(),
+        "groups": next(GroupFrame(3, [COUNTS], [THROUGH]).records()),
         "dead-letter": pb.DeadLetter(
             **letter, reason="MalformedFrameError", detail="not it", key=b"k", payload=b"p", set_aside=True
         ).SerializeToString(),
@@ -72,6 +85,7 @@ def _rest(frame: SampleFrame) -> tuple[object, ...]:
 
 STEPS = 30
 PARTED = 70
+PAGES = records.HOT, records.COLD
 CHECKPOINTS = (5, 14, 15, 28)
 
 
@@ -104,8 +118,11 @@ def main(folder: Path) -> None:
     lines = [f"{key.hex()} {value.hex()}\n" for key, value in found]
     lines.append("{} {}\n".format(*(x.hex() for x in records.move_record("embedded://x", is_complete=True))))
     (folder / "changelogs.hex").write_text("".join(lines))
+    # Pages that name the parts of the run they are between.
+    pages = [f"{key.hex()} {value.hex()}\n" for key, value in found if read_key(key)[0] in PAGES]
+    (folder / "pages-naming-parts.hex").write_text("".join(pages[-1:]))
     # Version 2 of pages: parts of one, which only long pages are written as.
-    records.MOST_BYTES, catalogue.MOST_BYTES = 30_000, 1_500
+    state_pages.MOST_BYTES, catalogue.MOST_BYTES = 30_000, 1_500
     parts = [f"{key.hex()} {value.hex()}\n" for key, value in changelogs(PARTED) if _is_part(key)]
     (folder / "changelogs-parts.hex").write_text("".join(parts))
 

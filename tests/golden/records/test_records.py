@@ -5,14 +5,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from golden.records.capture import CENSUS, CHECKPOINTS, CONTEXT, NOW_MS, PARTED, STEPS
+from golden.records.capture import (
+    CENSUS,
+    CHECKPOINTS,
+    CONTEXT,
+    COUNTS,
+    NOW_MS,
+    PARTED,
+    SHARES,
+    STEPS,
+    THROUGH,
+)
 from messages import named
 from openanomaly.broker.notes import Notes, Origin
 from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreFrame
+from openanomaly.core.group_frames import GroupFrame
 from openanomaly.core.series import decode_labels
 from openanomaly.core.windows import records
 from openanomaly.core.windows.partition import Partition
+from openanomaly.core.windows.parts import Parts, Start
 from openanomaly.core.windows.records import read_key
+from openanomaly.pb.openanomaly.v1 import changelog_pb2 as changelog
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb
 from scores import NOW_MS as SCORED_MS
 from unit.core.windows import drive
@@ -82,6 +95,36 @@ def test_a_census() -> None:
     assert (frame.pipeline, frame.step_ms, frame.closed_ms) == ("default", 60_000, NOW_MS)
     assert (len(frame.row), frame.census) == (0, CENSUS)
     assert ScoreFrame.decode(read("scores")).census is None
+
+
+def test_shares_of_groups() -> None:
+    samples, scores = (
+        SampleFrame.decode(read("samples-of-groups")),
+        ScoreFrame.decode(read("scores-of-groups")),
+    )
+    assert read("samples-of-groups")[:2] == b"\x08\x02", "for no reader that takes them for a user's"
+    assert (samples.of_groups, SampleFrame.decode(read("samples")).of_groups) == (True, False)
+    assert (scores.of_groups, ScoreFrame.decode(read("scores")).of_groups) == (True, False)
+    assert samples.value.tolist() == [1.5, -2.25, np.inf]
+    assert scores.score.tolist() == [0.5, 3.0]
+
+
+def test_counts_of_groups() -> None:
+    frame = GroupFrame.decode(read("groups"))
+    assert (frame.partition, frame.through) == (3, [THROUGH])
+    (found,) = frame.counts
+    for name in ("pipeline", "step_ms", "bucket", "part", "due_in_ms", "is_late"):
+        assert getattr(found, name) == getattr(COUNTS, name), name
+    assert [found.series.block(i) for i in range(2)] == [SHARES.block(i) for i in range(2)]
+    assert (found.scored.tolist(), found.anomalous.tolist()) == ([7, 5], [2, 0])
+
+
+def test_pages_name_the_parts_that_they_are_between() -> None:
+    ((_, value),) = pairs("pages-naming-parts")
+    parts = Parts()
+    parts.restore(changelog.StatePage.FromString(value))
+    parts.begin(0)
+    assert (parts.now, parts.end) == (Start(CHECKPOINTS[-2] + 1, 0), Start(CHECKPOINTS[-1] + 1, 0))
 
 
 def test_dead_letters() -> None:

@@ -10,7 +10,8 @@ import pytest
 from integration.rooms import Bench
 from integration.sink.room import Room
 from messages import named
-from openanomaly.core.frames import Census, ScoreFlag, ScoreFrame
+from openanomaly.core.census import Census
+from openanomaly.core.frames import ScoreFlag, ScoreFrame
 from openanomaly.core.series import decode_labels
 from openanomaly.errors import ConfigError
 from openanomaly.pb.openanomaly.v1 import frames_pb2 as pb

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from openanomaly.core.anomalies.known import NOT_TRACKED, Groups, Known
 from openanomaly.core.anomalies.steps import Steps, steps_of
 from openanomaly.core.anomalies.tracks import Tracks
-from openanomaly.core.frames import Census, ScoreFlag, ScoreFrame
+from openanomaly.core.census import Census
+from openanomaly.core.frames import ScoreFlag, ScoreFrame
 from openanomaly.core.idtable import MISSING
 from openanomaly.core.presence import CENSUS_EVERY_MS, patience_ms
 from openanomaly.core.series import Ids, decode_labels

@@ -93,7 +93,7 @@ class LocalScoring:
         What closes later of a step has no part in them: callers tick when nothing is to come.
         """
         scores = self._answer(self.partition.tick(now_ms))
-        counts, self._counts = self._counts + self.partition.tell_groups(), []
+        counts, self._counts = self._counts + self.partition.rest_of_groups(), []
         for frame in of_one(counts, now_ms):
             scores += self.put(frame, now_ms)
         return scores

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from openanomaly.core.frames import Census, ScoreFrame
+from openanomaly.core.census import Census
+from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.presence import CENSUS_EVERY_MS, patience_ms
 from openanomaly.core.windows.block import Block, Scoring
 from openanomaly.core.windows.catalogue import FREE

@@ -17,7 +17,7 @@ from openanomaly.core.frames import ROW_BYTES, DueFrame, ForecastFrame, SampleFr
 from openanomaly.core.scoring import LEVELS
 from openanomaly.core.series import Ids, partition_of
 from openanomaly.core.series_column import SeriesColumn
-from openanomaly.core.windows import records
+from openanomaly.core.windows import records, state_pages
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import FREE
 from openanomaly.core.windows.inputs import Inputs, Item, Tick
@@ -169,7 +169,7 @@ def ring_records(partition: Partition) -> Iterator[Record]:
 def state_records(partition: Partition) -> Iterator[Record]:
     """The row state, as of before the first input."""
     for block in partition.blocks.values():
-        yield from records.state_records(block, _BEGIN, sequence=1)
+        yield from state_pages.state_records(block, _BEGIN, sequence=1)
 
 
 def closings(block: Block) -> Iterator[Closing]:

@@ -15,16 +15,17 @@ from numpy.typing import NDArray
 
 from openanomaly.core.fields import parse
 from openanomaly.core.frames import ForecastFrame, SampleFrame, ScoreFrame
-from openanomaly.core.group_frames import GroupCounts, GroupNews
+from openanomaly.core.group_frames import GroupCounts
 from openanomaly.core.series import decode_labels
-from openanomaly.core.windows import output, records
+from openanomaly.core.windows import output, records, state_pages
 from openanomaly.core.windows.admission import Budget, Refused, admit, in_none, members_of
+from openanomaly.core.windows.ahead import Ahead
 from openanomaly.core.windows.block import Block, Closing
 from openanomaly.core.windows.catalogue import UNWANTED, Catalogue, missing
 from openanomaly.core.windows.census import census_frames
-from openanomaly.core.windows.groups import Grouping
+from openanomaly.core.windows.forecast_log import ForecastLog
 from openanomaly.core.windows.output import Checkpoint, Output
-from openanomaly.core.windows.parts import Parts
+from openanomaly.core.windows.partition_groups import PartitionGroups
 from openanomaly.core.windows.plan import BlockPlan
 from openanomaly.core.windows.records import Position, Record
 from openanomaly.core.windows.ring import Ring
@@ -57,9 +58,8 @@ class Partition:
         self.budget = budget
         self._sequence = 0
         self._pages: dict[bytes, bytes] = {}
-        self._ahead: dict[int, list[Position]] = {}
-        self._written_ms: deque[tuple[int, int]] = deque()
-        self._evicted_ms = 0
+        self._ahead = Ahead()
+        self._forecasts = ForecastLog()
         self.opening = Output()
         """What is to be written right behind the start."""
         self._moving_from: str | None = None
@@ -67,7 +67,7 @@ class Partition:
         self._groups_left: Counter[str] = Counter()
         self._refused = Refused()
         self._strangers = Strangers()
-        self._parts = Parts()
+        self._groups = PartitionGroups()
 
     def make_block(self, plan: BlockPlan) -> Block:
         """A block without series."""
@@ -180,34 +180,28 @@ class Partition:
             before.append(block)
             # A row whose steps were written before a checkpoint is closed through its first bucket at least.
             block.touched[:] = block.touched_cold[:] = False
-        sequences: dict[tuple[int, int], int] = {}
         for kind in (records.COLD, records.HOT):
             for key, value in self._pages.items():
                 k, uid, _, _ = records.read_key(key)
                 if k == kind:
-                    self._restore_page(self.blocks[uid], value, sequences)
+                    self._restore_page(self.blocks[uid], value)
+        self._ahead.restored()
         self._pages.clear()
         self._strangers.clear()
         self.budget.used += self.series
         self.written.update(self.blocks)
         self.is_started = True
 
-    def _restore_page(self, block: Block, value: bytes, sequences: dict[tuple[int, int], int]) -> None:
+    def _restore_page(self, block: Block, value: bytes) -> None:
         message = parse(pb.StatePage, value, records.VERSION)
-        parts = records.parts_of(message)
-        records.restore_state(block, message, message.cold, [True] * len(parts))
-        ahead = self._ahead.setdefault(block.uid, [])
-        ahead.extend([Position(0, 0, 0)] * (parts.stop - len(ahead)))
+        parts = state_pages.parts_of(message)
+        state_pages.restore_state(block, message, message.cold, [True] * len(parts))
         mark = Position(message.mark.samples, message.mark.forecasts, message.mark.tick_ms)
-        # Both kinds of record carry the hot columns: the newer of them holds, of one moment the later one.
-        newest = [(ahead[part], sequences.get((block.uid, part), 0)) for part in parts]
-        newer = [(mark, message.sequence) >= other for other in newest]
-        records.restore_state(block, message, message.hot, newer)
-        for part, is_newer in zip(parts, newer, strict=True):
-            if is_newer:
-                ahead[part], sequences[block.uid, part] = mark, message.sequence
+        # Both kinds of record carry the hot columns: the newer of them holds.
+        newer = self._ahead.take(block.uid, parts, mark, message.sequence)
+        state_pages.restore_state(block, message, message.hot, newer)
         self._sequence = max(self._sequence, message.sequence)
-        self._parts.restore(message)
+        self._groups.parts.restore(message)
 
     def seek(self, samples: int, forecasts: int, samples_end: int, forecasts_end: int) -> None:
         """Inputs begin at these offsets, the committed ones; their topics end at the others.
@@ -215,7 +209,7 @@ class Partition:
         A mark beyond the end of a topic is of a log that is no longer there: it cannot be waited for.
         """
         self.position = Position(samples, forecasts, self.position.tick_ms)
-        self._parts.begin(samples)
+        self._groups.parts.begin(samples)
         marks = [m for m in self.marks if samples <= m.samples <= samples_end]
         self.marks = deque((m._replace(forecasts=min(m.forecasts, forecasts_end)) for m in marks), _MARKS)
 
@@ -234,17 +228,7 @@ class Partition:
 
     def _is_behind(self, block: Block, position: Position) -> NDArray[np.bool_] | None:
         """By `PART` rows, whether an input at `position` is new to them; None where it is to all."""
-        ahead = self._ahead.get(block.uid)
-        if not ahead:
-            return None
-        behind = np.ones(block.state.capacity // PART, bool)
-        behind[: len(ahead)] = [
-            (p.samples, p.tick_ms) < (position.samples, position.tick_ms) for p in ahead[: len(behind)]
-        ]
-        if behind.all():
-            del self._ahead[block.uid]  # positions only grow: it stays so
-            return None
-        return behind
+        return self._ahead.behind(block.uid, block.state.capacity, position)
 
     # -- inputs --------------------------------------------------------------------------------
 
@@ -261,7 +245,7 @@ class Partition:
             self._refused.remember(frame, nowhere)
         self.position = self.position._replace(samples=offset + 1)
         position = Position(offset + 1, self.position.forecasts, 0)
-        out = self._next_part(offset + 1, 0, now_ms)
+        out = Output(groups=self._groups.before_input(self.blocks.values(), offset + 1, 0, now_ms))
         for block, series_row in found:
             rows = series_row[frame.row]
             timestamp_ms, value = frame.timestamp_ms, frame.value
@@ -285,7 +269,7 @@ class Partition:
     def forecast(self, frame: ForecastFrame, offset: int, written_ms: int) -> int:
         """Take the forecast frame at `offset`, written at `written_ms`. How many rows it serves."""
         self.position = self.position._replace(forecasts=offset + 1)
-        self._written_ms.append((offset, written_ms))
+        self._forecasts.take(offset, written_ms)
         block = self.blocks.get(frame.block)
         if block is None:
             return 0
@@ -309,40 +293,22 @@ class Partition:
         if now_ms <= self.position.tick_ms:
             return Output()
         self.position = self.position._replace(tick_ms=now_ms)
-        out = self._next_part(self.position.samples, now_ms, now_ms)
+        out = Output(
+            groups=self._groups.before_input(self.blocks.values(), self.position.samples, now_ms, now_ms)
+        )
         for block in self.blocks.values():
             closings = block.tick(now_ms, self._is_behind(block, self.position))
             self._extend(out, block, closings, self.position, now_ms)
-        for groups in self._groupings():
-            out.groups.add(groups.tell_due(now_ms, self._parts.now.uid))
+        out.groups.add(self._groups.at_tick(self.blocks.values(), now_ms))
         return out
-
-    def _groupings(self) -> list[Grouping]:
-        scorings = [scoring for block in self.blocks.values() for scoring in block.scorings]
-        return [scoring.groups for scoring in scorings if scoring.groups is not None]
 
     def groups_so_far(self, now_ms: int) -> Output:
-        """What is counted and not told: to be written before a checkpoint after which it is not repeated."""
-        if self._parts.end is not None:
-            return Output()  # told by the run that is repeated, and more of the part may come
-        return self._tell_so_far(now_ms)
+        """What is to be written of groups before a checkpoint."""
+        return Output(groups=self._groups.before_checkpoint(self.blocks.values(), now_ms))
 
-    def _tell_so_far(self, now_ms: int) -> Output:
-        part = self._parts.now.uid
-        told = [counts for groups in self._groupings() for counts in groups.tell_so_far(now_ms, part)]
-        return Output(groups=GroupNews(told))
-
-    def _next_part(self, samples: int, tick_ms: int, now_ms: int) -> Output:
-        """Before an input that leads there: what is to be told of the part that ends, if one does."""
-        if not self._parts.ends_before(samples, tick_ms):
-            return Output()
-        out = self._tell_so_far(now_ms)
-        self._parts.next()
-        return out
-
-    def tell_groups(self) -> list[GroupCounts]:
-        """What is counted and not told of any step, where nothing comes later."""
-        return [c for groups in self._groupings() for c in groups.tell_all(self._parts.now.uid)]
+    def rest_of_groups(self) -> list[GroupCounts]:
+        """What is counted of groups and not told, where nothing comes later."""
+        return self._groups.rest(self.blocks.values())
 
     def census(self, now_ms: int) -> list[ScoreFrame]:
         """How many series there are and how they stand, where it is time to tell."""
@@ -366,7 +332,7 @@ class Partition:
     def leave(self, block: Block) -> None:
         """No pipeline asks for these windows any more."""
         (self._groups_left if block.is_of_groups else self._left).update(block.counts)
-        self._ahead.pop(block.uid, None)
+        self._ahead.forget(block.uid)
         if self.is_started:
             self.budget.give(block.catalogue.live)
 
@@ -379,11 +345,7 @@ class Partition:
         out.ring += records.ring_records(block, closings, position)
         out.due += output.due_frames(block, closings, self.number, now_ms)
         out.scores += output.score_frames(block, closings, self.emit, now_ms)
-        for scoring in block.scorings:
-            if (groups := scoring.groups) is not None:
-                for s in (s for c in closings for s in c.scored if s.pipeline is scoring.pipeline):
-                    groups.count(s.rows, s.bucket, s.judged, block.catalogue.labels, now_ms)
-                out.groups.counts += groups.tell_overdue(self._parts.now.uid)
+        out.groups.add(self._groups.count(block, closings, now_ms))
 
     def _rows(self, block: Block, frame: SampleFrame) -> NDArray[np.int32]:
         """(S,) rows of the frame's series; new ones are admitted."""
@@ -416,35 +378,18 @@ class Partition:
     def checkpoint(self, now_ms: int) -> Checkpoint:
         """The row state that changed since the last checkpoint, as of this moment."""
         self._sequence += 1
-        parts = self._parts.at_checkpoint(self.position.samples, self.position.tick_ms)
+        parts = self._groups.parts
+        ends = parts.at_checkpoint(self.position.samples, self.position.tick_ms)
         out: list[Record] = []
         for block in self.blocks.values():
-            ahead = self._ahead.get(block.uid, ())
-            out += records.state_records(block, self.position, self._sequence, ahead, parts)
-        if out and self._parts.end is None:
-            self._parts.now = parts[1]  # no page, no step: the part goes on
-        forecasts = self._oldest_forecast(now_ms)
+            ahead = self._ahead.of(block.uid)
+            out += state_pages.state_records(block, self.position, self._sequence, ahead, ends)
+        if out and parts.end is None:
+            parts.now = ends[1]  # no page, no step: the part goes on
+        forecasts = self._forecasts.oldest(
+            self.blocks.values(), self.position.forecasts, now_ms, is_repeat=self.next_mark() is not None
+        )
         for block in self.blocks.values():
             for bands in block.bands.values():
                 bands.expire(forecasts)
         return Checkpoint(out, self.position.samples, forecasts)
-
-    def _oldest_forecast(self, now_ms: int) -> int:
-        """Forecasts before this offset serve no row, or are two horizons old.
-
-        In a repeat age does not count: these steps were judged when the forecasts were young.
-        """
-        is_repeat = self.next_mark() is not None
-        oldest = self.position.forecasts
-        keep_ms = 0
-        for block in self.blocks.values():
-            closed = block.state["closed"][: block.rows]
-            for bands in block.bands.values():
-                keep_ms = max(keep_ms, 2 * bands.horizon * block.spec.step_ms)
-                serving = bands.oldest(block.rows, closed)
-                oldest = oldest if serving is None else min(oldest, serving)
-        while self._written_ms and (
-            self._written_ms[0][0] < oldest or (self._written_ms[0][1] < now_ms - keep_ms and not is_repeat)
-        ):
-            self._written_ms.popleft()
-        return self._written_ms[0][0] if self._written_ms else self.position.forecasts

@@ -7,7 +7,8 @@ from typing import Any
 from openanomaly.core.anomalies.board import Board, Limits
 from openanomaly.core.anomalies.query import Query
 from openanomaly.core.anomalies.report import report
-from openanomaly.core.frames import Census, ScoreFlag, ScoreFrame
+from openanomaly.core.census import Census
+from openanomaly.core.frames import ScoreFlag, ScoreFrame
 from openanomaly.core.series import Labels
 from scores import NOW_MS, score_frame
 

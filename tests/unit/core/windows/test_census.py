@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from openanomaly.core.frames import Census, ScoreFrame
+from openanomaly.core.census import Census
+from openanomaly.core.frames import ScoreFrame
 from openanomaly.core.windows.output import Emit
 from openanomaly.core.windows.partition import Partition
 from unit.core.windows import drive

@@ -368,7 +368,7 @@ def test_a_repeated_part_goes_on_over_checkpoints_until_it_comes_to_its_end() ->
 
 def test_before_its_end_nothing_is_told_at_a_checkpoint_since_more_of_the_part_may_come() -> None:
     p = drive.partition(drive.pipeline("p", group_by=("job",), score={"warmup": 1, "block": 12}))
-    p._parts.restore(torn(Start(0, 0), Start(4, 0), 1))
+    p._groups.parts.restore(torn(Start(0, 0), Start(4, 0), 1))
     p.seek(0, 0, 0, 0)
     for i in range(4):
         closing(p, i, ("x@a", i * 10_000, 1.0))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from openanomaly.core.windows.partition import Partition
-from openanomaly.core.windows.records import state_columns
 from openanomaly.core.windows.rows import STATE_PAGE
+from openanomaly.core.windows.state_pages import state_columns
 from unit.core.windows import drive
 
 SERIES = 2 * STATE_PAGE + 100

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openanomaly.core.windows import block, catalogue, partition, records
+from openanomaly.core.windows import ahead, block, catalogue, partition, records, state_pages
 from openanomaly.core.windows.records import read_key
 from unit.core.windows import scenario, world
 from unit.core.windows.world import Play, Worker
@@ -21,7 +21,8 @@ class Changing(Play):
 
     def _begin(self) -> Worker:
         pages, labels = self.limits[self.lives % len(self.limits)]
-        self.patch.setattr(records, "MOST_BYTES", pages)
+        for module in (records, state_pages):
+            self.patch.setattr(module, "MOST_BYTES", pages)
         self.patch.setattr(catalogue, "MOST_BYTES", labels)
         return super()._begin()
 
@@ -29,7 +30,7 @@ class Changing(Play):
 @pytest.fixture(scope="module", autouse=True)
 def small_parts() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (records, partition, block):
+        for module in (ahead, state_pages, partition, block):
             patch.setattr(module, "PART", 2)
         Changing.patch = patch
         yield

@@ -14,8 +14,8 @@ from openanomaly.core.pipelines.pipeline import ScoreOptions
 from openanomaly.core.scoring import LEVELS
 from openanomaly.core.windows.output import Output
 from openanomaly.core.windows.partition import Partition
-from openanomaly.core.windows.records import state_columns
 from openanomaly.core.windows.ring import Ring
+from openanomaly.core.windows.state_pages import state_columns
 from parts.part import missing
 from unit.core.windows import drive, strategies_windows
 from unit.core.windows.reference import Tick

@@ -11,7 +11,7 @@ from openanomaly.core.frames import DueFrame, ForecastFrame, SampleFrame, ScoreF
 from openanomaly.core.group_frames import GroupCounts
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring import LEVELS
-from openanomaly.core.windows import records
+from openanomaly.core.windows import state_pages
 from openanomaly.core.windows.admission import Budget
 from openanomaly.core.windows.inputs import Inputs, Item, Tick
 from openanomaly.core.windows.output import Checkpoint, Output
@@ -281,7 +281,7 @@ def rows(partition: Partition) -> dict[tuple[int, bytes], dict[str, bytes]]:
             known["window"] = block.ring.windows(at, closed, block.catalogue.born[at]).tobytes()
             known["born"] = block.catalogue.born[at].tobytes()
             for hot in (True, False):
-                for owner, name, array in records.state_columns(block, hot):
+                for owner, name, array in state_pages.state_columns(block, hot):
                     known[f"{owner}.{name}"] = array[row].tobytes()
             for uid, bands in block.bands.items():
                 base = block.catalogue.base[at]
