@@ -60,7 +60,7 @@ class AdminClient:
         if "@" in parts.netloc:
             raise AdminError("--url: credentials do not belong into it; use --token-file or --user")
         self._authorization = _authorization(given)
-        self._opener = urllib.request.build_opener(_Stay(), *_https(given("ca_file")))
+        self._opener = urllib.request.build_opener(Stay(), *_https(given("ca_file")))
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         """The JSON of an answer.
@@ -110,7 +110,7 @@ class AdminClient:
         return f"{self.url}: {words or exc.reason} ({exc.code})"
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
+class Stay(urllib.request.HTTPRedirectHandler):
     """Goes nowhere else: what is asked and shown is for this process."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:

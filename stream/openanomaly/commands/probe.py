@@ -11,17 +11,20 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
+from pydantic import SecretStr
+
 from openanomaly import definitions
+from openanomaly.adapters.remote_write.client import read_secret
 from openanomaly.adapters.remote_write.encode import HEADERS, encode_samples, pack
+from openanomaly.commands.admin_client import Stay
 from openanomaly.commands.probe_series import NAME, ProbeSeries, probe_series
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.series import Labels, canonical, encode_labels, varint
-from openanomaly.errors import ConfigError, OpenAnomalyError
+from openanomaly.errors import ConfigError, OpenAnomalyError, SinkUnavailableError
 from openanomaly.exits import CRASH
 from openanomaly.settings import AuthSettings
 from openanomaly.settings.sources import CONFIG_VARIABLE, DEFAULT_FILE, load
@@ -124,8 +127,8 @@ class _Client:
 
     def __init__(self, auth: AuthSettings, tls: ssl.SSLContext) -> None:
         """Raises ConfigError: a file cannot be read."""
-        self._headers = dict(_authorization(auth))
-        self._tls = tls
+        self._authorization = _authorization(auth)
+        self._opener = urllib.request.build_opener(Stay(), urllib.request.HTTPSHandler(context=tls))
 
     def push(self, url: str, series: ProbeSeries) -> bool:
         block = encode_labels(series.labels) + encode_samples(series.timestamp_ms, series.value)
@@ -148,8 +151,10 @@ class _Client:
         return None
 
     def _ask(self, url: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> bytes:
-        request = urllib.request.Request(url, body, {**self._headers, **(headers or {})})
-        with urllib.request.urlopen(request, timeout=_ANSWER_S, context=self._tls) as answer:
+        request = urllib.request.Request(url, body, headers or {})
+        if self._authorization is not None:
+            request.add_header("Authorization", self._authorization)
+        with self._opener.open(request, timeout=_ANSWER_S) as answer:
             content: bytes = answer.read()
             return content
 
@@ -170,20 +175,23 @@ def _tls(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ss
     return context
 
 
-def _authorization(auth: AuthSettings) -> Iterator[tuple[str, str]]:
-    def secret(value: Any, file: str | None) -> str:
-        if value is not None:
-            return str(value.get_secret_value())
-        try:
-            return Path(str(file)).read_text().strip()
-        except OSError as exc:
-            raise ConfigError(f"cannot read {file}: {exc.strerror}") from exc
+def _authorization(auth: AuthSettings) -> str | None:
+    """Raises ConfigError: a file cannot be read."""
 
-    if auth.bearer_token is not None or auth.bearer_token_file is not None:
-        yield "Authorization", f"Bearer {secret(auth.bearer_token, auth.bearer_token_file)}"
-    elif auth.username is not None:
-        words = f"{auth.username}:{secret(auth.password, auth.password_file)}"
-        yield "Authorization", f"Basic {base64.b64encode(words.encode()).decode()}"
+    def secret(name: str) -> str | None:
+        value: SecretStr | None = getattr(auth, name)
+        given = None if value is None else value.get_secret_value()
+        try:
+            return read_secret(given, getattr(auth, f"{name}_file"), f"web.auth.{name}_file")
+        except SinkUnavailableError as exc:
+            raise ConfigError(str(exc)) from exc
+
+    if (token := secret("bearer_token")) is not None:
+        return f"Bearer {token}"
+    if auth.username is None:
+        return None
+    words = f"{auth.username}:{secret('password')}"
+    return f"Basic {base64.b64encode(words.encode()).decode()}"
 
 
 def _reason(exc: Exception) -> str:
