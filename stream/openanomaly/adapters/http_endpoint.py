@@ -14,7 +14,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from openanomaly.adapters.remote_write.client import Target, backoff_s, read_secret, retry_after_s
+from openanomaly.adapters.remote_write.client import Target, backoff_s, retry_after_s
+from openanomaly.adapters.secret_files import read_secret
 from openanomaly.errors import ConfigError, SinkUnavailableError, TsdbUnavailableError
 
 _TRANSIENT = (408, 425, 429)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from openanomaly.adapters.remote_write.client import read_secret
+from openanomaly.adapters.secret_files import read_secret
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.pipelines.selector import Selector
 from openanomaly.core.ports.tsdb_client import TSDBClient

@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import SecretStr
 
 from openanomaly import definitions
-from openanomaly.adapters.remote_write.client import read_secret
 from openanomaly.adapters.remote_write.encode import HEADERS, encode_samples, pack
+from openanomaly.adapters.secret_files import read_secret
 from openanomaly.commands.admin_client import Stay
 from openanomaly.commands.probe_series import NAME, ProbeSeries, probe_series
 from openanomaly.core.pipelines.pipeline import Pipeline

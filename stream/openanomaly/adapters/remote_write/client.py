@@ -15,6 +15,7 @@ import aiohttp
 from yarl import URL
 
 from openanomaly.adapters.remote_write.encode import HEADERS, pack
+from openanomaly.adapters.secret_files import read_secret
 from openanomaly.errors import ConfigError, RejectedError, RequestTooLargeError, SinkUnavailableError
 
 log = logging.getLogger(__name__)
@@ -231,20 +232,6 @@ def backoff_s(failures: int, low_s: float, high_s: float, retry_after_s: float =
     """
     own_s = random.uniform(low_s, min(high_s, low_s * 2.0 ** min(failures + 1, 60)))
     return max(own_s, min(retry_after_s, _RETRY_AFTER_LIMIT_S))
-
-
-def read_secret(value: str | None, file: str | None, setting: str) -> str | None:
-    """A secret of the settings, or the one that its file holds now."""
-    if file is None:
-        return value
-    try:
-        with open(file, encoding="utf-8") as text:
-            secret = text.read().strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SinkUnavailableError(f"cannot read {setting}={file}: {exc}") from exc
-    if not secret or not secret.isprintable():
-        raise SinkUnavailableError(f"{setting}={file} does not hold one line of text")
-    return secret
 
 
 def retry_after_s(value: str | None) -> float:
