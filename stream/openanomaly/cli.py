@@ -26,6 +26,7 @@ ROLES = {
     "sink": ("sink",),
 }
 _WORKER = "--worker"
+_LISTEN = {"api": "api.listen", "playground": "playground.listen"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_up_logging(settings.log.format, settings.log.level)
         if options.command == "api":
             return int(_api().main(settings))
+        if options.command == "playground":
+            return int(_playground().main(settings))
         if options.command == "run" and not options.worker:
             return _supervise(arguments)
         settings = definitions.filled(settings, wait=True)
@@ -86,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "inference": "forecast",
         "sink": "write scores to the target",
         "api": "define, check and try pipelines over HTTP",
+        "playground": "a page to try pipelines on files and on samples of a database",
         "pull": "ask a database instead of being pushed to, score the answers, write the scores",
     }
     for name, text in texts.items():
@@ -208,7 +212,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     named = {
         "presets": None if chosen is None else json.dumps(chosen),  # JSON is YAML
         "broker.url": options.broker,
-        "api.listen" if options.command == "api" else "web.listen": options.listen,
+        _LISTEN.get(options.command, "web.listen"): options.listen,
         "sink.url": options.write_to,
         "log.format": options.log_format,
         "log.level": options.log_level,
@@ -249,13 +253,25 @@ def _api() -> Any:
     return app
 
 
+def _playground() -> Any:
+    try:
+        from openanomaly.playground import server  # what it needs is an extra
+    except ModuleNotFoundError as exc:
+        if exc.name not in ("streamlit", "starlette", "uvicorn"):
+            raise
+        raise ConfigError(f"the playground needs {exc.name}: pip install 'openanomaly[playground]'") from exc
+    return server
+
+
 def _dry_run(command: str, settings: Settings) -> int:
-    if command != "api":
+    if command not in ("api", "playground"):
         settings = definitions.filled(settings)
     if command == "pull":
         starts = _pulling().check(settings)
     elif command == "api":
         starts = _api().check(settings)
+    elif command == "playground":
+        starts = _playground().check(settings)
     else:
         from openanomaly.app import check
 

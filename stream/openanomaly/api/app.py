@@ -2,21 +2,20 @@
 
 import asyncio
 import contextlib
-import logging
-import socket
 from collections.abc import AsyncIterator
 
-import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client.exposition import choose_encoder
 from starlette.types import ASGIApp
 
 from openanomaly.adapters.stores import make_store
 from openanomaly.api import description, dry_run, pipelines, preview, problems
-from openanomaly.api.access import Access, Counted, Heads
+from openanomaly.api.counting import Counted, Heads
 from openanomaly.api.previews import Previews
 from openanomaly.api.requests import to_json
 from openanomaly.api.series import AdminCounter, DatabaseCounter, Nobody, SeriesCounter
+from openanomaly.asgi.access import Access
+from openanomaly.asgi.serve import serve
 from openanomaly.core.ports.config_store import ConfigStore
 from openanomaly.core.ports.tsdb_client import TSDBClient
 from openanomaly.errors import ConfigError, StoreUnavailableError
@@ -26,9 +25,6 @@ from openanomaly.telemetry import Telemetry
 from openanomaly.web.auth import Credentials
 from openanomaly.web.server import tls_context
 
-log = logging.getLogger(__name__)
-
-_STOP_S = 5
 _READY_S = 5.0
 
 
@@ -66,7 +62,7 @@ def create(
         with_tokens=bool(given.bearer_token or given.bearer_token_file),
         with_passwords=given.username is not None,
     )
-    allowed = Access(Heads(app), Credentials(given, "api.auth"))
+    allowed = Access(Heads(app), Credentials(given, "api.auth"), "api.auth", problems.problem)
     return Counted(allowed, telemetry.api, routes)
 
 
@@ -137,35 +133,5 @@ def main(settings: Settings) -> int:
     Raises:
         ConfigError: a setting cannot be used, or the address is taken.
     """
-    app, context = build(settings), tls_context(settings.api.tls, "api.tls")
-    with _listen(settings.api.listen) as listener:
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,  # who calls is who is connected
-            server_header=False,
-            ws="none",
-            lifespan="on",
-            timeout_graceful_shutdown=_STOP_S,
-            ssl_context_factory=(lambda config, default: context) if context is not None else None,
-        )
-        scheme = "http" if context is None else "https"
-        log.info("API: %s on port %d, pipelines in %s", scheme, listener.getsockname()[1], settings.store.url)
-        uvicorn.Server(config).run([listener])
-    return 0
-
-
-def _listen(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    try:
-        if host:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            return socket.create_server((host, int(port)), family=family)
-        if socket.has_dualstack_ipv6():
-            return socket.create_server(("", int(port)), family=socket.AF_INET6, dualstack_ipv6=True)
-        return socket.create_server(("", int(port)))
-    except (OSError, UnicodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc
-        raise ConfigError(f"cannot listen on {address}: {reason}; set api.listen or --listen") from exc
+    told = f"API, pipelines in {settings.model_dump()['store']['url']}"
+    return serve(build(settings), settings.api.listen, settings.api.tls, "api", told)

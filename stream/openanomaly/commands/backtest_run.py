@@ -14,7 +14,6 @@ from openanomaly.adapters.recordings import database, files, labels, naming
 from openanomaly.adapters.recordings.scores import ScoreFile
 from openanomaly.adapters.recordings.times import Style
 from openanomaly.commands import backtest_pipeline as pipelines
-from openanomaly.commands import backtest_report as report
 from openanomaly.commands.progress import Progress
 from openanomaly.core import kernels
 from openanomaly.core.pipelines.pipeline import Pipeline
@@ -26,6 +25,7 @@ from openanomaly.core.services.backtest import Backtest
 from openanomaly.core.services.backtest_summary import Summary
 from openanomaly.errors import ConfigError, OpenAnomalyError, QueryRejectedError
 from openanomaly.exits import CRASH
+from openanomaly.reports import page as report
 from openanomaly.settings import Settings, clients
 
 _COMPILE_FROM = 2_000_000

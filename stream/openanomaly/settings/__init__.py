@@ -25,7 +25,13 @@ from openanomaly.settings.roles import (
 )
 from openanomaly.settings.servers import PullSettings, ServerSettings, SinkSettings, StoreSettings
 from openanomaly.settings.values import Secret
-from openanomaly.settings.web import ApiSettings, AuthSettings, TlsServerSettings, WebSettings
+from openanomaly.settings.web import (
+    ApiSettings,
+    AuthSettings,
+    PlaygroundSettings,
+    TlsServerSettings,
+    WebSettings,
+)
 
 
 def _known(schema: dict[str, Any]) -> None:
@@ -55,6 +61,8 @@ class Settings(Options):
     """The status page of the sink role."""
     api: ApiSettings = ApiSettings()
     """The API of pipelines (`openanomaly api`)."""
+    playground: PlaygroundSettings = PlaygroundSettings()
+    """A page to try pipelines on (`openanomaly playground`)."""
     log: LogSettings = LogSettings()
     """What the process tells."""
     store: StoreSettings = StoreSettings()
@@ -130,6 +138,6 @@ class Settings(Options):
 
 __all__ = [
     "ApiSettings", "AuthSettings", "BackfillSettings", "BrokerSettings", "InferenceSettings", "LogSettings",
-    "PullSettings", "ReceiverSettings", "Secret", "ServerSettings", "Settings", "SinkSettings",
-    "StatusSettings", "StoreSettings", "TlsServerSettings", "WebSettings", "WindowSettings",
+    "PlaygroundSettings", "PullSettings", "ReceiverSettings", "Secret", "ServerSettings", "Settings",
+    "SinkSettings", "StatusSettings", "StoreSettings", "TlsServerSettings", "WebSettings", "WindowSettings",
 ]  # fmt: skip

@@ -90,3 +90,24 @@ class ApiSettings(Options):
     """Models that previews load besides the built-in ones, as pipelines name them."""
     previews: Annotated[int, Field(ge=1, le=64)] = 1
     """Previews at the same time; beyond it 503 with Retry-After."""
+
+
+class PlaygroundSettings(Options):
+    listen: ListenAddress = ":9204"
+    """Address of the playground, as HOST:PORT; no host is every one."""
+    tls: TlsServerSettings = TlsServerSettings()
+    """Certificates of the port."""
+    auth: AuthSettings = AuthSettings()
+    """For all but probes and metrics; where it is not set, only loopback is served."""
+    samples_limit: Annotated[int, Field(ge=1)] = 1_000_000
+    """Most samples of a trial; a page holds 70 bytes of each."""
+    series_limit: Annotated[int, Field(ge=1)] = 1000
+    """Most series of a trial; a page holds 14 KB of each."""
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 300.0
+    """Longest work of a trial."""
+    upload_limit_bytes: Annotated[int, Field(ge=1 << 20)] = 64 << 20
+    """Largest file that is uploaded; rounded to whole MiB."""
+    sessions: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Pages that are open at the same time."""
+    models: tuple[str, ...] = ()
+    """Models that trials load besides the built-in ones, as pipelines name them."""

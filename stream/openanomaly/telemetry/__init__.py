@@ -13,6 +13,7 @@ from openanomaly.telemetry.backfill import BackfillMetrics
 from openanomaly.telemetry.groups import GroupMetrics
 from openanomaly.telemetry.inference import InferenceMetrics
 from openanomaly.telemetry.lag import LagMetrics
+from openanomaly.telemetry.playground import PlaygroundMetrics
 from openanomaly.telemetry.pull import PULL_LOST, PullMetrics
 from openanomaly.telemetry.receiver import ReceiverMetrics
 from openanomaly.telemetry.reload import ReloadMetrics
@@ -37,6 +38,7 @@ class Telemetry:
         self.reload = ReloadMetrics(self.registry)
         self.backfill = BackfillMetrics(self.registry)
         self.api = ApiMetrics(self.registry)
+        self.playground = PlaygroundMetrics(self.registry)
         self.pull = PullMetrics(self.registry)
         self.is_ready = Gauge(
             "openanomaly_ready", "1 while the process is ready, by role.", ["role"], registry=self.registry
@@ -54,6 +56,7 @@ __all__ = [
     "GroupMetrics",
     "InferenceMetrics",
     "LagMetrics",
+    "PlaygroundMetrics",
     "PullMetrics",
     "ReceiverMetrics",
     "ReloadMetrics",

@@ -1,47 +1,13 @@
-"""What every request goes through before it is answered: credentials, and being counted."""
+"""What every request goes through before it is answered: being counted, and HEAD."""
 
 import time
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from openanomaly.api.problems import problem
 from openanomaly.telemetry import ApiMetrics
-from openanomaly.web.auth import OPEN, Credentials, is_local
-
-_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-
-
-class Access:
-    """Lets callers in who show credentials; where there are none, those on this machine."""
-
-    def __init__(self, app: ASGIApp, credentials: Credentials) -> None:
-        self._app, self._credentials = app, credentials
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN:
-            await self._app(scope, receive, send)
-            return
-        headers = Headers(scope=scope)
-        refusal = None
-        shown = headers.get("Authorization", "").encode("latin-1").decode(errors="surrogateescape")
-        if not self._credentials.accepts(shown):
-            refusal = problem(scope["path"], 401, "authentication required")
-            for name, value in self._credentials.wanted.items():
-                refusal.headers.append(name, value)
-        elif not self._credentials.is_set and not _is_ours(scope, headers):
-            refusal = problem(scope["path"], 403, "without api.auth only this machine itself is answered")
-        await (refusal or self._app)(scope, receive, send)
-
-
-def _is_ours(scope: Scope, headers: Headers) -> bool:
-    """Whether a caller is on this machine, and no page of a stranger that found out how to ask it."""
-    client = scope.get("client")
-    host = headers.get("Host", "").rpartition(":")[0] or headers.get("Host", "")
-    return is_local(client[0] if client else None, headers) and host in _LOOPBACK
 
 
 class Counted:

@@ -10,12 +10,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from openanomaly.commands.backtest_chart import chart, short
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.scoring.events import Outcome
 from openanomaly.core.scoring.reason import Reason
 from openanomaly.core.services.backtest_summary import Episode, SeriesSummary, Summary
 from openanomaly.errors import ConfigError
+from openanomaly.reports.chart import chart, short
 
 DRAWN = 25
 """Series that are drawn, the worst first."""
@@ -94,15 +94,20 @@ def write(path: Path, facts: Facts) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text("".join(_page(facts)), "utf-8")
+        part.write_text(text(facts), "utf-8")
         os.replace(part, path)
     except OSError as exc:
         raise ConfigError(f"cannot write {path}: {exc.strerror or exc}") from exc
 
 
+def text(facts: Facts) -> str:
+    """The report, as HTML."""
+    return "".join(_page(facts))
+
+
 def _page(facts: Facts) -> Iterator[str]:
     summary, title = facts.summary, escape(facts.title)
-    css = files("openanomaly.commands").joinpath("backtest_report.css").read_text("utf-8")
+    css = files("openanomaly.reports").joinpath("page.css").read_text("utf-8")
     yield f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Backtest of {title}</title>\n'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
     yield '<link rel="icon" href="data:,">\n'

@@ -1,0 +1,1 @@
+"""What our ASGI applications share: who is let in, and how they are served."""

@@ -1,0 +1,140 @@
+"""What is taken away from the page: a pipeline's definition, and rules of alerts on its scores."""
+
+import json
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from openanomaly.adapters.yaml_documents import document
+from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.pipelines.selector import Selector
+from openanomaly.errors import ConfigError
+
+_FILE = "pipeline"
+_RULES = """\
+# Alerts on the scores of pipeline {name}, for Prometheus and vmalert.
+# In {days:.3g} days of {series:,} series ({title}) the first one would have fired {fired:,} times.
+groups:
+  - name: openanomaly-{name}
+    rules:
+      - alert: AnomalousSeries
+        expr: anomaly_score{{pipeline={pipeline},for!="anomaly_rate"}} > {level:g}
+        for: {wait}
+        labels: {{severity: info}}
+        annotations:
+          summary: '{{{{ $labels.for }}}} of {{{{ $labels.job }}}} {{{{ $labels.instance }}}} is anomalous'
+          description: >-
+            Its score in pipeline {name} has been above {level:g} for {wait}, and is
+            {{{{ $value | printf "%.1f" }}}}.
+"""
+_GROUP_RULE = """
+      - alert: AnomalousGroup
+        expr: anomaly_score{{pipeline={pipeline},for="anomaly_rate"}} > 1
+        for: {wait}
+        labels: {{severity: warning}}
+        annotations:
+          summary: Unusually many series of {groups} are anomalous
+          description: >-
+            The share of the group's series that are in an episode scores {{{{ $value | printf "%.1f" }}}};
+            1 is the edge of what is normal for this group.
+"""
+
+
+def parsed(text: str) -> Pipeline:
+    """The pipeline that a YAML document defines.
+
+    Raises:
+        ConfigError: it defines none; with line, value and what is allowed.
+    """
+    found = document(text, _FILE)
+    if found.problems:
+        raise ConfigError("\n".join(found.problems))
+    if len(found.defined) != 1:
+        raise ConfigError(f"{_FILE}: expected one pipeline, found {len(found.defined)}")
+    return found.defined[0].pipeline
+
+
+def written(pipeline: Pipeline) -> str:
+    """The YAML document that defines it: what is not as it is by default."""
+    tree = pipeline.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+
+
+def put(text: str, path: Sequence[str], value: Any) -> str:
+    """The document with another value of an option; as it was if it defines no pipeline."""
+    try:
+        tree = parsed(text).model_dump(mode="json", exclude_defaults=True)
+    except ConfigError:
+        return text
+    node = tree
+    for name in path[:-1]:
+        node = node.setdefault(name, {})
+    node[path[-1]] = value
+    try:
+        return written(Pipeline.model_validate(tree))
+    except ValidationError:  # said to whoever reads the document
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+
+
+def ask(text: str, asked: str) -> str:
+    """The document with another selector, or with another query if `asked` is no selector."""
+    try:
+        tree = parsed(text).model_dump(mode="json", exclude_defaults=True)
+    except ConfigError:
+        return text
+    for name in ("selector", "query"):
+        tree.pop(name, None)
+    if asked:
+        tree["selector" if _is_selector(asked) else "query"] = asked
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _is_selector(text: str) -> bool:
+    try:
+        Selector.parse(text)
+    except ConfigError:
+        return False
+    return True
+
+
+def settings(text: str) -> str:
+    """A settings file with the pipeline of a document, as it is written there."""
+    return "pipelines:\n  - " + textwrap.indent(text.strip(), "    ").lstrip() + "\n"
+
+
+def rules(
+    pipeline: Pipeline, level: float, wait_s: int, *, title: str, days: float, series: int, fired: int
+) -> str:
+    """Rules of alerts, as a file of Prometheus and vmalert.
+
+    Args:
+        level: score that a series has to be above.
+        wait_s: how long.
+        title, days, series, fired: on what it was tried, and how often it fired there.
+    """
+    given = {
+        "name": pipeline.name,
+        "pipeline": json.dumps(pipeline.name),
+        "level": level,
+        "wait": duration(wait_s),
+        "title": " ".join(title.split()),
+        "days": days,
+        "series": series,
+        "fired": fired,
+        "groups": " ".join(f"{{{{ $labels.{label} }}}}" for label in pipeline.group_by),
+    }
+    text = _RULES.format(**given)
+    if pipeline.group_by:
+        text += _GROUP_RULE.format(**given)
+    return text
+
+
+def duration(seconds: int) -> str:
+    """As PromQL writes it."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds and seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"

@@ -1,0 +1,94 @@
+"""What all pages of the process share: settings, the database, models, and one place to work at."""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from openanomaly import definitions
+from openanomaly.adapters.engines import make_engines
+from openanomaly.core.pipelines.models import BUILT_IN
+from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.core.ports.tsdb_client import TSDBClient
+from openanomaly.errors import ConfigError
+from openanomaly.settings import Settings
+from openanomaly.settings.clients import database
+from openanomaly.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+MODELS = ("auto", BUILT_IN, "statistical")
+_READ_AGAIN_S = 10.0
+
+
+class Workshop:
+    """Made once, before the first page is opened; pages run in threads of their own.
+
+    Attributes:
+        client: of the database at `pull.url`; None without one.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.limits = settings.playground
+        self.telemetry = Telemetry()
+        self.client: TSDBClient | None = database(settings)
+        self._engines: dict[str, ModelEngine] = {}
+        self._bench = threading.Lock()  # engines are called from one thread at a time
+        self._store = threading.Lock()
+        self._pipelines: list[Pipeline] = []
+        self._read_s = -_READ_AGAIN_S
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What pages may load: a model may be any file, and files are not for everybody."""
+        return (*MODELS, *self.limits.models)
+
+    def pipelines(self) -> list[Pipeline]:
+        """Those that are defined, as they are now.
+
+        Raises:
+            ConfigError: the store cannot be read.
+        """
+        with self._store:
+            if time.monotonic() - self._read_s > _READ_AGAIN_S:
+                self._pipelines = list(definitions.filled(self.settings).pipelines)
+                self._read_s = time.monotonic()
+            return self._pipelines
+
+    @contextmanager
+    def engines(self, model: str) -> Iterator[dict[str, ModelEngine]]:
+        """The engine of a model, by its name, for nobody else meanwhile.
+
+        Raises:
+            ConfigError: it cannot be loaded, or not by pages.
+        """
+        if model not in self.models:
+            raise ConfigError(
+                f"model={model}: a page loads {', '.join(self.models)}; add it to playground.models"
+            )
+        with self._bench:
+            if model not in self._engines:
+                inference = self.settings.inference
+                self._engines |= make_engines([model], inference.threads, inference.device)
+            yield {model: self._engines[model]}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody else is at work."""
+        return self._bench.locked()
+
+
+_ours: list[Workshop] = []
+
+
+def install(workshop: Workshop) -> None:
+    """Make it the one of this process: the script of a page is run anew, and finds it here."""
+    _ours[:] = [workshop]
+
+
+def ours() -> Workshop:
+    """The one of this process."""
+    return _ours[0]

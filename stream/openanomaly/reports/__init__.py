@@ -1,0 +1,1 @@
+"""The report of a backtest, for people: one HTML file."""
