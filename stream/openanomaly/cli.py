@@ -257,7 +257,7 @@ def _playground() -> Any:
     try:
         from openanomaly.playground import server  # what it needs is an extra
     except ModuleNotFoundError as exc:
-        if exc.name not in ("streamlit", "starlette", "uvicorn"):
+        if (exc.name or "").partition(".")[0] not in ("streamlit", "starlette", "uvicorn"):
             raise
         raise ConfigError(f"the playground needs {exc.name}: pip install 'openanomaly[playground]'") from exc
     return server

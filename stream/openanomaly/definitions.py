@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 
 from openanomaly.adapters import stores
+from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.config_store import Definitions, Stored
 from openanomaly.errors import ConfigError, StoreUnavailableError
 from openanomaly.settings import Settings, watch
@@ -26,18 +27,27 @@ def filled(settings: Settings, *, wait: bool = False) -> Settings:
         ConfigError: a pipeline cannot be used, or a name is used twice; there is none, or the store cannot be
             reached, and that is not waited for.
     """
-    if settings.store.url is None:
-        return settings.model_copy(update={"pipelines": settings.watched()})
-    found = asyncio.run(_read(settings, wait=wait))
-    if found.problems:
-        raise ConfigError("\n".join(found.problems))
-    pipelines = settings.watched(found.pipelines)
-    if not pipelines:
-        nothing = f"there is no pipeline in {stores.shown(settings.store.url)}"
+    pipelines = defined(settings, wait=wait)
+    if not pipelines and (store := settings.store.url) is not None:
+        nothing = f"there is no pipeline in {stores.shown(store)}"
         if not wait:
             raise ConfigError(f"{nothing}: at least one is needed")
         log.warning("%s: nothing is watched until there is one", nothing)
     return settings.model_copy(update={"pipelines": pipelines})
+
+
+def defined(settings: Settings, *, wait: bool = False) -> tuple[Pipeline, ...]:
+    """Every pipeline that runs with these settings, as it is defined now; a store may have none.
+
+    Raises:
+        ConfigError: as `filled` does, but for a store without a pipeline.
+    """
+    if settings.store.url is None:
+        return settings.watched()
+    found = asyncio.run(_read(settings, wait=wait))
+    if found.problems:
+        raise ConfigError("\n".join(found.problems))
+    return settings.watched(found.pipelines)
 
 
 async def _read(settings: Settings, *, wait: bool) -> Definitions:

@@ -13,13 +13,15 @@ from openanomaly.core.scoring.reason import Reason
 from openanomaly.core.services.backtest_summary import Curve, Episode
 from openanomaly.playground.trial import Steps
 
-VALUE, BAND, EXPECTED, BAD, KNOWN, BAR = "#2a68b3", "#6d9bd3", "#6d9bd3", "#c2331e", "#e0a020", "#b7bfcb"
-PLOT, STRIP = 240, 90
+VALUE, BAND, BAD, KNOWN, BAR = "#2a68b3", "#6d9bd3", "#c2331e", "#e0a020", "#b7bfcb"
+PLOT, STRIP = 240, 110
 BRUSH = "range"
 """Name of the selection of a span of time."""
-_UTC = alt.Scale(type="utc")
-_TIME = alt.X("time:T", title=None, scale=_UTC)
 _CAP = 10.0
+_MARGIN = 46
+"""Both charts of a series begin at the same place."""
+_CLOCK = "utcFormat(datum.value, utchours(datum.value) + utcminutes(datum.value) ? '%H:%M' : '%b %d')"
+_TIME_AXIS = alt.Axis(title=None, labelExpr=_CLOCK, labelOverlap="greedy", grid=False)
 
 
 def of_curve(curve: Curve) -> pd.DataFrame:
@@ -65,8 +67,8 @@ def drawn(
     known: Sequence[Span],
     *,
     with_brush: bool = False,
-) -> alt.VConcatChart:
-    """The drawing of one series.
+) -> tuple[alt.LayerChart, alt.LayerChart]:
+    """One series: its values, and its scores.
 
     Args:
         frame: of `of_curve` or `of_steps`.
@@ -74,49 +76,52 @@ def drawn(
         with_brush: a span of time can be chosen.
     """
     first, last = frame["time"].min(), frame["time"].max()
-    marks = [
+    time = alt.X("time:T", title=None, scale=alt.Scale(type="utc"), axis=_TIME_AXIS)
+    base = alt.Chart(frame).encode(x=time)
+    value = alt.Y(
+        "lower:Q",
+        scale=alt.Scale(zero=False, domain=_domain(frame), clamp=True),
+        axis=alt.Axis(title=None, format="~s", minExtent=_MARGIN, maxExtent=_MARGIN),
+    )
+    is_bad = alt.datum.score > alert_score
+    values: Any = alt.layer(
         *_spans([(e.start_ms, e.end_ms) for e in episodes], first, last, BAD, 0.10),
         *_spans(known, first, last, KNOWN, 0.22),
-    ]
-    base = alt.Chart(frame).encode(x=_TIME)
-    values = alt.Y("value:Q", title=None, scale=alt.Scale(zero=False, domain=_domain(frame), clamp=True))
-    whole = [
-        alt.Tooltip("time:T", title="time", format="%Y-%m-%d %H:%M:%S", formatType="time"),
-        *(
-            alt.Tooltip(f"{name}:Q", format=".5~g")
-            for name in ("value", "expected", "lower", "upper", "score")
-        ),
-        *([alt.Tooltip("reason:N")] if "reason" in frame else []),
-    ]
-    layers = [
-        *marks,
-        base.mark_area(color=BAND, opacity=0.25, clip=True)
-        .encode(y=values, y2="upper:Q")
-        .encode(
-            y=alt.Y("lower:Q", title=None, scale=alt.Scale(zero=False, domain=_domain(frame), clamp=True))
-        ),
-        base.mark_line(color=EXPECTED, strokeDash=[4, 3], strokeWidth=1, clip=True).encode(y="expected:Q"),
+        base.mark_area(color=BAND, opacity=0.25, clip=True).encode(y=value, y2="upper:Q"),
+        base.mark_line(color=BAND, strokeDash=[4, 3], strokeWidth=1, clip=True).encode(y="expected:Q"),
         base.mark_area(color=VALUE, opacity=0.25, clip=True).encode(y="low:Q", y2="high:Q"),
-        base.mark_line(color=VALUE, strokeWidth=1.5, clip=True).encode(y="value:Q"),
+        base.mark_line(color=VALUE, strokeWidth=1.5, clip=True).encode(y="value:Q", tooltip=_tooltip(frame)),
         base.mark_circle(color=BAD, size=36, clip=True)
-        .encode(y="value:Q", tooltip=whole)
-        .transform_filter(alt.datum.score > alert_score),
-    ]
-    top: Any = alt.layer(*layers).properties(height=PLOT, width="container")
-    bottom: Any = alt.layer(
+        .encode(y="value:Q", tooltip=_tooltip(frame))
+        .transform_filter(is_bad),
+    ).properties(height=PLOT)
+    if with_brush:
+        values = values.add_params(alt.selection_interval(name=BRUSH, encodings=["x"]))
+    score = alt.Y(
+        "score:Q",
+        scale=alt.Scale(domain=[0, _CAP], type="sqrt"),
+        axis=alt.Axis(title=None, values=[0, 1, 5, 10], minExtent=_MARGIN, maxExtent=_MARGIN),
+    )
+    scores: Any = alt.layer(
         base.mark_bar(width=2, clip=True).encode(
-            y=alt.Y("score:Q", title="score", scale=alt.Scale(domain=[0, _CAP], type="sqrt")),
-            color=alt.condition(alt.datum.score > alert_score, alt.value(BAD), alt.value(BAR)),
-            tooltip=whole,
+            y=score,
+            color=alt.condition(is_bad, alt.value(BAD), alt.value(BAR)),
+            tooltip=_tooltip(frame),
         ),
         alt.Chart(pd.DataFrame({"alert": [alert_score]}))
         .mark_rule(color=BAD, strokeDash=[3, 3])
         .encode(y="alert:Q"),
-    ).properties(height=STRIP, width="container")
-    if with_brush:
-        top = top.add_params(alt.selection_interval(name=BRUSH, encodings=["x"]))
-    whole_chart: alt.VConcatChart = alt.vconcat(top, bottom, spacing=4).resolve_scale(x="shared")
-    return whole_chart
+    ).properties(height=STRIP)
+    return values, scores
+
+
+def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
+    numbers = ("value", "expected", "lower", "upper", "score")
+    return [
+        alt.Tooltip("time:T", title="time", format="%Y-%m-%d %H:%M:%S", formatType="utc"),
+        *(alt.Tooltip(f"{name}:Q", format=".5~g") for name in numbers),
+        *([alt.Tooltip("reason:N")] if "reason" in frame else []),
+    ]
 
 
 def _domain(frame: pd.DataFrame) -> list[float]:
@@ -140,4 +145,4 @@ def _spans(
         return []
     frame = pd.DataFrame(there, columns=["from", "to"])
     chart = alt.Chart(frame).mark_rect(color=color, opacity=opacity, stroke=color, strokeOpacity=opacity * 2)
-    return [chart.encode(x=alt.X("from:T", scale=_UTC), x2="to:T")]
+    return [chart.encode(x=alt.X("from:T", scale=alt.Scale(type="utc"), axis=_TIME_AXIS), x2="to:T")]

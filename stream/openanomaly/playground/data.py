@@ -19,8 +19,8 @@ from openanomaly.errors import ConfigError
 from openanomaly.settings import PlaygroundSettings
 
 EXAMPLE_STEP_S = 300
-_EXAMPLE_DAYS = 4
-_EXAMPLE_FLEET, _EXAMPLE_SERIES = 200, 48
+_EXAMPLE_DAYS = 7
+_EXAMPLE_FLEET, _EXAMPLE_SERIES = 200, 30
 _EXAMPLE_BEGIN_MS = 1_767_225_600_000  # 2026-01-01
 _QUIET_END = 24
 _FOLDER_ENDINGS = (".csv", ".tsv", ".parquet")

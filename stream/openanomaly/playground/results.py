@@ -18,6 +18,7 @@ from openanomaly.reports.page import clock
 
 log = logging.getLogger(__name__)
 
+_ABREAST = 4
 _KEPT = 8
 """Trials whose figures are kept to be compared."""
 _LISTED, _DETAIL_STEPS, _AROUND = 500, 2000, 90
@@ -91,9 +92,10 @@ def _lead(found: Trial) -> None:
     )
     for warning in _warnings(found):
         st.warning(warning)
-    figures = found.figures()
-    for column, (name, value) in zip(st.columns(len(figures)), figures.items(), strict=True):
-        column.metric(name, _shown(value))
+    figures = list(found.figures().items())
+    for at in range(0, len(figures), _ABREAST):
+        for column, (name, value) in zip(st.columns(_ABREAST), figures[at : at + _ABREAST], strict=False):
+            column.metric(name, _shown(value))
     past = st.session_state["past"]
     if len(past) > 1:
         with st.expander(f"Beside the {len(past) - 1} before", expanded=True):
@@ -177,16 +179,15 @@ def _one(found: Trial, i: int) -> None:
         return
     key = f"{id(found)}_{i}"
     alert = found.pipeline.score.alert_score
+    frame = charts.of_curve(summary.curve(i))
+    values, scores = charts.drawn(frame, alert, one.episodes, known, with_brush=True)
     event = st.altair_chart(
-        charts.drawn(charts.of_curve(summary.curve(i)), alert, one.episodes, known, with_brush=True),
-        width="stretch",
-        on_select="rerun",
-        selection_mode=[charts.BRUSH],
-        key=f"whole_{key}",
+        values, width="stretch", on_select="rerun", selection_mode=[charts.BRUSH], key=f"values_{key}"
     )
+    st.altair_chart(scores, width="stretch", key=f"scores_{key}")
     st.caption(
-        "Line: value. Band: range of normal. Dashed: forecast. Red: anomalous. Yellow: known events. Draw a "
-        "span over the chart, or choose an episode, to see it step by step. Times are UTC."
+        "Line: value. Band: range of normal. Dashed: forecast. Red: anomalous. Yellow: known events. Below: "
+        "scores. Draw a span over the chart, or choose an episode, to see it step by step. Times are UTC."
     )
     episodes = sorted(one.episodes, key=lambda e: -e.peak)
     picked = None
@@ -220,11 +221,9 @@ def _one(found: Trial, i: int) -> None:
     if len(near.end_ms) > _DETAIL_STEPS:
         st.caption(f"{len(near.end_ms):,} steps are too many to be drawn one by one; draw a shorter span.")
         return
-    st.altair_chart(
-        charts.drawn(charts.of_steps(near, found.data.by_end), alert, one.episodes, known),
-        width="stretch",
-        key=f"near_{key}",
-    )
+    values, scores = charts.drawn(charts.of_steps(near, found.data.by_end), alert, one.episodes, known)
+    st.altair_chart(values, width="stretch", key=f"near_values_{key}")
+    st.altair_chart(scores, width="stretch", key=f"near_scores_{key}")
 
 
 def _brushed(event: Any) -> tuple[int, int] | None:

@@ -1,6 +1,12 @@
 """The playground's own composition root: settings in, Streamlit configured, a server run."""
 
-import asyncio
+import base64
+import contextlib
+import hashlib
+import logging
+import re
+from collections.abc import AsyncIterator
+from importlib.resources import files
 from pathlib import Path
 
 from prometheus_client import Gauge
@@ -8,13 +14,12 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.starlette import App
 from streamlit.web import bootstrap
 
 from openanomaly.asgi.access import Access
 from openanomaly.asgi.serve import serve
-from openanomaly.errors import ConfigError
 from openanomaly.playground import workshop
 from openanomaly.playground.workshop import Workshop
 from openanomaly.settings import PlaygroundSettings, Settings
@@ -22,6 +27,8 @@ from openanomaly.web.auth import Credentials
 from openanomaly.web.server import tls_context
 
 _PAGE = Path(__file__).with_name("page.py")
+_TALKATIVE = ("streamlit", "uvicorn", "websockets")
+_INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _TRY_AGAIN_LATER = 1013  # RFC 6455's registry of close codes
 
 
@@ -31,13 +38,21 @@ def build(settings: Settings) -> ASGIApp:
     Raises:
         ConfigError: a setting cannot be used, or an extra is missing.
     """
-    credentials = Credentials(settings.playground.auth, "playground.auth")
     shop = Workshop(settings)
     workshop.install(shop)
     bootstrap.load_config_options(_options(settings.playground))
-    app = App(_PAGE, routes=_probes(shop))
-    limited = Limited(app, settings.playground.sessions, shop.telemetry.playground.sessions)
-    return Access(limited, credentials, "playground.auth", _refused)
+    app = App(_PAGE, routes=_probes(shop), lifespan=_one_log)
+    return guarded(app, settings.playground, shop.telemetry.playground.sessions)
+
+
+def guarded(app: ASGIApp, settings: PlaygroundSettings, opened: Gauge) -> ASGIApp:
+    """The application for those alone who may see it, so many at a time.
+
+    Raises:
+        ConfigError: a secret file cannot be read.
+    """
+    limited = Limited(app, settings.sessions, opened)
+    return Access(Closed(limited), Credentials(settings.auth, "playground.auth"), "playground.auth", _refused)
 
 
 def check(settings: Settings) -> list[str]:
@@ -87,6 +102,59 @@ class Limited:
             self._opened.set(self._open)
 
 
+class Closed:
+    """Answers say that a page loads nothing from elsewhere, and is in no page of somebody else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._headers = (
+            (b"content-security-policy", _policy().encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], *self._headers]}
+            await send(message)
+
+        await self._app(scope, receive, told if scope["type"] == "http" else send)
+
+
+def _policy() -> str:
+    """What a page may load (Content Security Policy, level 3): nothing from elsewhere."""
+    page = files("streamlit").joinpath("static/index.html").read_text("utf-8")
+    inline = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in _INLINE.findall(page)]
+    scripts = " ".join(f"'sha256-{digest}'" for digest in inline)
+    return "; ".join(
+        (
+            "default-src 'self'",
+            f"script-src 'self' 'unsafe-eval' {scripts}",  # Vega compiles the expressions of charts
+            "style-src 'self' 'unsafe-inline'",  # of widgets
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "worker-src 'self' blob:",
+            "connect-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'self'",
+            "form-action 'self'",
+            "object-src 'none'",
+        )
+    )
+
+
+@contextlib.asynccontextmanager
+async def _one_log(app: App) -> AsyncIterator[None]:
+    """What Streamlit and its server tell goes where all else goes, in the same form."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in _TALKATIVE:
+            logger.handlers.clear()
+            logger.propagate = True
+            logger.setLevel(max(logging.WARNING, logging.root.level))
+    yield
+
+
 def _options(settings: PlaygroundSettings) -> dict[str, object]:
     """Of Streamlit: nothing is sent to anybody, written nowhere, and shown to no page of a stranger."""
     return {
@@ -110,10 +178,7 @@ def _probes(shop: Workshop) -> list[Route]:
         return JSONResponse({"status": "ok", "reasons": {}})
 
     async def ready(request: Request) -> Response:
-        try:
-            await asyncio.to_thread(shop.pipelines)
-        except ConfigError as exc:
-            return JSONResponse({"status": "unavailable", "reasons": {"pipelines": str(exc)}}, 503)
+        # Neither a store nor a database is needed: a page says what cannot be asked.
         return JSONResponse({"status": "ok", "reasons": {}})
 
     async def metrics(request: Request) -> Response:

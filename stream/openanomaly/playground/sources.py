@@ -34,7 +34,7 @@ def choose(shop: Workshop) -> Source | None:
     if kind == DATABASE:
         return _database(shop)
     st.caption(
-        "Four days of a simulated fleet, and then faults in it. They are known, so you see which of them a "
+        "A week of a simulated fleet, and then faults in it. They are known, so you see which of them a "
         "pipeline finds."
     )
     return lambda pipeline: data.example()

@@ -59,14 +59,22 @@ def parsed(text: str) -> Pipeline:
 
 def written(pipeline: Pipeline) -> str:
     """The YAML document that defines it: what is not as it is by default."""
-    tree = pipeline.model_dump(mode="json", exclude_defaults=True)
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    return _text(_tree(pipeline))
+
+
+def _tree(pipeline: Pipeline) -> dict[str, Any]:
+    return pipeline.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+
+
+def _text(tree: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def put(text: str, path: Sequence[str], value: Any) -> str:
     """The document with another value of an option; as it was if it defines no pipeline."""
     try:
-        tree = parsed(text).model_dump(mode="json", exclude_defaults=True)
+        tree = _tree(parsed(text))
     except ConfigError:
         return text
     node = tree
@@ -76,20 +84,20 @@ def put(text: str, path: Sequence[str], value: Any) -> str:
     try:
         return written(Pipeline.model_validate(tree))
     except ValidationError:  # said to whoever reads the document
-        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+        return _text(tree)
 
 
 def ask(text: str, asked: str) -> str:
     """The document with another selector, or with another query if `asked` is no selector."""
     try:
-        tree = parsed(text).model_dump(mode="json", exclude_defaults=True)
+        tree = _tree(parsed(text))
     except ConfigError:
         return text
     for name in ("selector", "query"):
         tree.pop(name, None)
     if asked:
         tree["selector" if _is_selector(asked) else "query"] = asked
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, width=100)
+    return _text(tree)
 
 
 def _is_selector(text: str) -> bool:

@@ -91,17 +91,17 @@ class Trial:
         episodes = sum(s.episode_count for s in each)
         out: dict[str, Any] = {
             "episodes": episodes,
-            "episodes a day and series": episodes / scored_days if scored_days else None,
-            "anomalous steps": sum(s.anomalous for s in each),
+            "a day and series": episodes / scored_days if scored_days else None,
             "series with episodes": sum(s.episode_count > 0 for s in each),
-            "scored steps": sum(s.scored for s in each),
+            "anomalous steps": sum(s.anomalous for s in each),
         }
         if self.outcome is not None:
             judged = report.judged(self.outcome)
             out |= {
                 "events found": f"{judged['found']} of {judged['events']}",
+                "found after steps": judged["median_found_after_steps"],
                 "precision": judged["precision"],
-                "false alarms a day and series": judged["false_alarms_per_day"],
+                "false a day and series": judged["false_alarms_per_day"],
             }
         return out
 

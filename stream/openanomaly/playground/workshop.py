@@ -38,7 +38,7 @@ class Workshop:
         self._engines: dict[str, ModelEngine] = {}
         self._bench = threading.Lock()  # engines are called from one thread at a time
         self._store = threading.Lock()
-        self._pipelines: list[Pipeline] = []
+        self._pipelines: tuple[Pipeline, ...] = ()
         self._read_s = -_READ_AGAIN_S
 
     @property
@@ -46,7 +46,7 @@ class Workshop:
         """What pages may load: a model may be any file, and files are not for everybody."""
         return (*MODELS, *self.limits.models)
 
-    def pipelines(self) -> list[Pipeline]:
+    def pipelines(self) -> tuple[Pipeline, ...]:
         """Those that are defined, as they are now.
 
         Raises:
@@ -54,7 +54,7 @@ class Workshop:
         """
         with self._store:
             if time.monotonic() - self._read_s > _READ_AGAIN_S:
-                self._pipelines = list(definitions.filled(self.settings).pipelines)
+                self._pipelines = definitions.defined(self.settings)
                 self._read_s = time.monotonic()
             return self._pipelines
 

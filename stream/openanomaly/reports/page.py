@@ -229,7 +229,7 @@ def _table(facts: Facts, order: list[int]) -> Iterator[str]:
 
 
 def _options(pipeline: Pipeline) -> str:
-    given = pipeline.model_dump(mode="json", exclude_defaults=True)
+    given = pipeline.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
     return "OpenAnomaly backtest; pipeline " + escape(str(given))
 
 
