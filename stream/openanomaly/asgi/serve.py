@@ -1,7 +1,9 @@
 """An ASGI application on its port, until it is asked to stop."""
 
 import logging
+import signal
 import socket
+from types import FrameType
 from typing import Literal
 
 import uvicorn
@@ -53,8 +55,14 @@ def serve(
         )
         scheme = "http" if context is None else "https"
         log.info("%s: %s on port %d", told, scheme, listener.getsockname()[1])
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _asked)  # uvicorn raises it again when all is done
         uvicorn.Server(config).run([listener])
     return 0
+
+
+def _asked(number: int, frame: FrameType | None) -> None:
+    """It was to stop, and has stopped."""
 
 
 def _listen(address: str, group: str) -> socket.socket:

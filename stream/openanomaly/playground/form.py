@@ -1,18 +1,23 @@
 """The pipeline of a page: one YAML document, and a form that writes into it."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
-import yaml
 
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.errors import ConfigError
 from openanomaly.playground import texts
 
-TEXT = "pipeline"
-"""Key of the document in the state of a page; all else follows from it."""
+_DOCUMENT, _SHOWN = "document", "shown"
+"""Keys of the state of a page: the document, from which all else follows, and the last pipeline that it held.
+
+Neither is a widget's: a browser sends the values of all its widgets with whatever is done, also of those that
+we have changed meanwhile. For the same reason the key of a widget has the value that it was drawn with: what
+comes for another one is of the past.
+"""
 _STEPS = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _Path = tuple[str, ...]
 
@@ -23,9 +28,15 @@ class _Field:
     label: str
     help: str
 
-    @property
-    def key(self) -> str:
-        return "form." + ".".join(self.path)
+    def of(self, pipeline: Pipeline) -> Any:
+        """The value of the option."""
+        value: Any = pipeline
+        for name in self.path:
+            value = getattr(value, name)
+        return _whole(value) if isinstance(value, float) else value
+
+    def key(self, value: Any) -> str:
+        return f"{'.'.join(self.path)}={value}"
 
 
 _DIRECTION = _Field(("score", "direction"), "Direction", "Which side of normal counts.")
@@ -45,48 +56,72 @@ _RELATIVE = _Field(
     "Least relative deviation",
     "The same as a share of what is expected.",
 )
-_FIELDS = (_DIRECTION, _STEP, _MODEL, _TOLERANCE, _ALERT, _DEVIATION, _RELATIVE)
 
 
 def start(pipeline: Pipeline) -> None:
     """Begin with a pipeline."""
-    st.session_state[TEXT] = texts.written(pipeline)
-    _show()
+    _keep(texts.written(pipeline))
+
+
+def has_begun() -> bool:
+    """Whether the page has a document."""
+    return _DOCUMENT in st.session_state
 
 
 def put(path: _Path, value: Any) -> None:
     """Write an option into the document."""
-    st.session_state[TEXT] = texts.put(st.session_state[TEXT], path, value)
-    _show()
+    _keep(texts.put(st.session_state[_DOCUMENT], path, value))
 
 
 def ask(asked: str) -> None:
     """Write into the document what a database is asked for."""
-    st.session_state[TEXT] = texts.ask(st.session_state[TEXT], asked)
-    _show()
+    _keep(texts.ask(st.session_state[_DOCUMENT], asked))
 
 
 def show(models: Sequence[str]) -> Pipeline | None:
     """Draw the form; the pipeline that it holds, None while it holds none."""
+    document: str = st.session_state[_DOCUMENT]
+    problem = ""
     try:
-        pipeline = texts.parsed(st.session_state[TEXT])
+        texts.parsed(document)
     except ConfigError as exc:
-        problem, is_wrong, pipeline = str(exc), True, None
-    else:
-        problem, is_wrong = "", False
+        problem = str(exc)
+    shown: Pipeline = st.session_state[_SHOWN]
     left, right = st.columns(2)
-    _select(left, _STEP, _with(_STEPS, pipeline and _whole(pipeline.step_s)), is_wrong, texts.duration)
-    _select(right, _MODEL, _with(models, pipeline and pipeline.model), is_wrong)
-    _select(left, _DIRECTION, ("both", "above", "below"), is_wrong)
-    _number(right, _ALERT, is_wrong, 0.01, 0.1)
-    _number(left, _TOLERANCE, is_wrong, 0.0, 0.05)
-    _number(right, _DEVIATION, is_wrong, 0.0, None)
-    _number(left, _RELATIVE, is_wrong, 0.0, 0.05)
-    with st.expander("All options, as YAML", expanded=is_wrong):
-        st.text_area("Pipeline", key=TEXT, on_change=_show, height=220, label_visibility="collapsed")
-    if is_wrong:
+    is_off = bool(problem)
+    _select(left, _STEP, _STEPS, shown, is_off, texts.duration)
+    _select(right, _MODEL, models, shown, is_off)
+    _select(left, _DIRECTION, ("both", "above", "below"), shown, is_off)
+    _number(right, _ALERT, shown, is_off, 0.01, 0.1)
+    _number(left, _TOLERANCE, shown, is_off, 0.0, 0.05)
+    _number(right, _DEVIATION, shown, is_off, 0.0, None)
+    _number(left, _RELATIVE, shown, is_off, 0.0, 0.05)
+    with st.expander("All options, as YAML", expanded=is_off):
+        key = f"document={document}"
+        st.text_area(
+            "Pipeline",
+            document,
+            key=key,
+            on_change=_take,
+            args=(key,),
+            height=220,
+            label_visibility="collapsed",
+        )
+    if problem:
         st.error(_escaped(problem))
-    return pipeline
+        return None
+    return shown
+
+
+def _take(key: str) -> None:
+    """The document was edited."""
+    _keep(st.session_state[key])
+
+
+def _keep(document: str) -> None:
+    st.session_state[_DOCUMENT] = document
+    with contextlib.suppress(ConfigError):
+        st.session_state[_SHOWN] = texts.parsed(document)
 
 
 def _escaped(text: str) -> str:
@@ -97,51 +132,49 @@ def _whole(number: float) -> float:
     return int(number) if number == int(number) else number
 
 
-def _with(options: Sequence[Any], value: Any) -> list[Any]:
-    """The options, and what is chosen if it is none of them."""
-    return list(options) if value is None or value in options else [*options, value]
-
-
-def _select(place: Any, field: _Field, options: Sequence[Any], is_off: bool, shown: Any = str) -> None:
+def _select(
+    place: Any,
+    field: _Field,
+    options: Sequence[Any],
+    shown: Pipeline,
+    is_off: bool,
+    said: Callable[[Any], str] = str,
+) -> None:
+    value = field.of(shown)
+    every = list(options) if value in options else [*options, value]
+    key = field.key(value)
     place.selectbox(
         field.label,
-        options,
-        key=field.key,
+        every,
+        every.index(value),
+        key=key,
         help=field.help,
         disabled=is_off,
-        format_func=shown,
+        format_func=said,
         on_change=_write,
-        args=(field,),
+        args=(field, key),
     )
 
 
-def _number(place: Any, field: _Field, is_off: bool, least: float, step: float | None) -> None:
+def _number(
+    place: Any, field: _Field, shown: Pipeline, is_off: bool, least: float, step: float | None
+) -> None:
+    value = float(field.of(shown))
+    key = field.key(value)
     place.number_input(
         field.label,
         min_value=least,
+        value=value,
         step=step,
         format="%g",
-        key=field.key,
+        key=key,
         help=field.help,
         disabled=is_off,
         on_change=_write,
-        args=(field,),
+        args=(field, key),
     )
 
 
-def _write(field: _Field) -> None:
+def _write(field: _Field, key: str) -> None:
     """A field was changed: the document too."""
-    st.session_state[TEXT] = texts.put(st.session_state[TEXT], field.path, st.session_state[field.key])
-
-
-def _show() -> None:
-    """The document was changed: the fields too."""
-    try:
-        pipeline = texts.parsed(st.session_state[TEXT])
-    except (ConfigError, yaml.YAMLError):
-        return
-    for field in _FIELDS:
-        value: Any = pipeline
-        for name in field.path:
-            value = getattr(value, name)
-        st.session_state[field.key] = _whole(value) if field is _STEP else value
+    put(field.path, st.session_state[key])

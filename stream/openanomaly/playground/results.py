@@ -1,6 +1,7 @@
 """What came of a trial: figures, the series that are worst, alerts, and what is taken away."""
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -283,7 +284,7 @@ def _export(found: Trial, level: float, wait_s: int, fired: int) -> None:
     definition = texts.settings(texts.written(pipeline))
     st.markdown("**The pipeline**, for `openanomaly.yaml` or a store")
     st.code(definition, "yaml")
-    st.download_button("openanomaly.yaml", definition, "openanomaly.yaml", "application/yaml")
+    _download(definition, "openanomaly.yaml", "application/yaml")
     rules = texts.rules(
         pipeline,
         level,
@@ -295,7 +296,12 @@ def _export(found: Trial, level: float, wait_s: int, fired: int) -> None:
     )
     st.markdown("**Alerts**, for Prometheus and vmalert")
     st.code(rules, "yaml")
-    st.download_button("alerts.yaml", rules, "alerts.yaml", "application/yaml")
+    _download(rules, "alerts.yaml", "application/yaml")
     st.markdown("**The trial**")
-    st.download_button("report.html", found.report, "report.html", "text/html")
-    st.download_button("scores.csv", found.csv, "scores.csv", "text/csv")
+    _download(found.report, "report.html", "text/html")
+    _download(found.csv, "scores.csv", "text/csv")
+
+
+def _download(content: str | Callable[[], str | bytes], name: str, media: str) -> None:
+    """A file; what is a call is made when somebody wants it."""
+    st.download_button(name, content, name, media, on_click="ignore")

@@ -87,10 +87,17 @@ class Limited:
         self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_full = self._open >= self._limit
+        if is_full and scope["type"] == "http" and scope["path"] == "/":
+            text = (
+                f"{self._open} pages are open, at most playground.sessions={self._limit}; try again later\n"
+            )
+            await PlainTextResponse(text, 503, {"Retry-After": "30"})(scope, receive, send)
+            return
         if scope["type"] != "websocket":
             await self._app(scope, receive, send)
             return
-        if self._open >= self._limit:
+        if is_full:
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
             return
         self._open += 1

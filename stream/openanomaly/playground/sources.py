@@ -21,7 +21,7 @@ _OWN_SPAN = "from … to"
 
 def begin(shop: Workshop) -> None:
     """What a new page has."""
-    if form.TEXT not in st.session_state:
+    if not form.has_begun():
         form.start(_example_pipeline())
 
 
@@ -90,7 +90,9 @@ def _file(shop: Workshop) -> Source | None:
         return None
     if found is None:
         return None
-    st.caption(f"{len(found.recording.series):,} series, {found.recording.samples:,} samples")
+    known = found.recording.events
+    events = "" if known is None else f", {sum(map(len, known)):,} known events"
+    st.caption(f"{len(found.recording.series):,} series, {found.recording.samples:,} samples{events}")
     for warning in found.warnings:
         st.caption(warning)
     return lambda pipeline: found

@@ -2,12 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 import openanomaly.playground
-from openanomaly.playground import form, texts
+from openanomaly.playground import texts
 from unit.playground.conftest import Install
 
 PAGE = Path(openanomaly.playground.__file__).with_name("page.py")
@@ -28,11 +29,16 @@ def shown(page: AppTest) -> AppTest:
 
 
 def document(page: AppTest) -> str:
-    return str(page.text_area(key=form.TEXT).value)
+    return str(page.text_area[0].value)
+
+
+def field(fields: Any, label: str) -> Any:
+    (found,) = [each for each in fields if each.label == label]
+    return found
 
 
 def write(page: AppTest, text: str) -> AppTest:
-    return shown(page.text_area(key=form.TEXT).set_value(text).run())
+    return shown(page.text_area[0].set_value(text).run())
 
 
 def attempt(page: AppTest) -> AppTest:
@@ -73,14 +79,14 @@ def test_another_trial_stands_beside_the_one_before(install: Install) -> None:
 
 def test_the_form_and_the_text_are_one(install: Install) -> None:
     page = opened(install)
-    page = shown(page.selectbox(key="form.score.direction").select("above").run())
+    page = shown(field(page.selectbox, "Direction").select("above").run())
     assert texts.parsed(document(page)).score.direction == "above"
-    page = shown(page.number_input(key="form.score.tolerance").set_value(0.5).run())
+    page = shown(field(page.number_input, "Tolerance").set_value(0.5).run())
     assert texts.parsed(document(page)).score.tolerance == 0.5
     page = write(page, "name: x\nstep_s: 45\nscore: {direction: below}\n")
-    assert page.selectbox(key="form.score.direction").value == "below"
-    assert page.selectbox(key="form.step_s").value == 45
-    assert page.number_input(key="form.score.tolerance").value == 0.2
+    assert field(page.selectbox, "Direction").value == "below"
+    assert field(page.selectbox, "Step").value == 45
+    assert field(page.number_input, "Tolerance").value == 0.2
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,7 @@ def test_a_page_begins_with_a_pipeline_that_is_defined(install: Install) -> None
     assert begin.options == ["default", "shop"]
     page = shown(begin.select("shop").run())
     assert texts.parsed(document(page)).score.tolerance == 0.35
-    assert page.selectbox(key="form.score.direction").value == "below"
+    assert field(page.selectbox, "Direction").value == "below"
 
 
 def test_a_store_that_cannot_be_read_is_told(install: Install, tmp_path: Path) -> None:

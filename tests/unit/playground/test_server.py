@@ -118,6 +118,9 @@ def test_a_page_too_many_is_refused() -> None:
         assert opened._value.get() == 2
         await limited(scope, None, send)  # type: ignore[arg-type]
         assert sent == [{"type": "websocket.close", "code": 1013}]
+        await limited({"type": "http", "path": "/"}, None, send)  # type: ignore[arg-type]
+        assert sent[1]["status"] == 503
+        assert b"playground.sessions=2" in sent[2]["body"]
         leave.set()
         await asyncio.gather(*first)
         assert opened._value.get() == 0
