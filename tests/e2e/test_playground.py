@@ -82,12 +82,12 @@ def click(page: Browser, text: str) -> None:
 
 def choose(page: Browser, label: str, option: str) -> None:
     """An option of a list by its label."""
-    page.until(lambda: page.all(f'[role=combobox][aria-label*="{label}"]'))
-    field = page.one(f'[role=combobox][aria-label*="{label}"]')
-    field.send_keys(option)
-    page.until(lambda: any(option in o.text for o in page.all("[role=option]")))
-    field.send_keys(Keys.ENTER)
-    page.until(lambda: page.one(f'[role=combobox][aria-label*="{label}"]').get_attribute("value") == option)
+    css = f'[role=combobox][aria-label*="{label}"]'
+    page.until(lambda: page.all(css))
+    page.one(css).click()
+    page.until(lambda: any(o.text == option for o in page.all("[role=option]")))
+    next(o for o in page.all("[role=option]") if o.text == option).click()
+    page.until(lambda: page.one(css).get_attribute("value") == option)
     settled(page)
 
 
