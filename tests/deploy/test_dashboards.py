@@ -24,9 +24,10 @@ from parts.part import get
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "deploy" / "grafana"
-WRITTEN = runpy.run_path(str(GRAFANA / "generate.py"))["written"]
+GENERATE = runpy.run_path(str(GRAFANA / "generate.py"))
 SOURCES = sorted(GRAFANA.glob("*.yaml"))
-RULES = sorted((ROOT / "deploy" / "alerts").glob("*.yaml"))
+PRESETS = ROOT / "stream" / "openanomaly" / "presets"
+RULES = sorted((PRESETS / "alerts").glob("*.yaml"))
 GRAFANAS_OWN = {"__range": "1h", "__rate_interval": "15m"}
 CHOSEN = {"metric": "node_cpu_seconds_total"}
 """Values of variables of which one is chosen; others stand at `.*`, for all."""
@@ -59,8 +60,13 @@ def exported(watched: Watched) -> dict[str, frozenset[str]]:
 
 
 def dashboard(source: Path) -> Json:
-    found: Json = json.loads(source.with_suffix(".json").read_text())
+    found: Json = json.loads(written(source).read_text())
     return found
+
+
+def written(source: Path) -> Path:
+    """Its JSON, in the package."""
+    return PRESETS / "dashboards" / f"{source.stem}.json"
 
 
 def panels(source: Path) -> list[Json]:
@@ -112,18 +118,17 @@ each_file = pytest.mark.parametrize("file", [*SOURCES, *RULES], ids=lambda f: f"
 
 @each_source
 def test_the_json_is_what_its_source_says(source: Path) -> None:
-    assert source.with_suffix(".json").read_text() == WRITTEN(source), (
-        "run: uv run deploy/grafana/generate.py"
-    )
+    assert written(source).read_text() == GENERATE["written"](source), "uv run deploy/grafana/generate.py"
 
 
 def test_every_json_has_a_source_and_dashboards_differ() -> None:
-    assert {file.stem for file in GRAFANA.glob("*.json")} == {source.stem for source in SOURCES}
+    assert {file.stem for file in (PRESETS / "dashboards").iterdir()} == {source.stem for source in SOURCES}
     assert len({dashboard(source)["uid"] for source in SOURCES}) == len(SOURCES)
 
 
-def test_every_preset_has_a_dashboard_and_rules() -> None:
-    assert set(presets.names()) <= {source.stem for source in SOURCES} & {file.stem for file in RULES}
+def test_every_preset_has_a_dashboard_and_rules_and_so_have_scores_and_health() -> None:
+    names = {*presets.names(), "scores", "health"}
+    assert names == {source.stem for source in SOURCES} == {file.stem for file in RULES}
 
 
 @each_source
