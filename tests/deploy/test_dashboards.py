@@ -16,6 +16,7 @@ import yaml
 
 from deploy.expressions import named, unknown
 from deploy.watched import Watched, watch
+from dues import OnDevice
 from openanomaly import presets
 from openanomaly.core.pipelines.selector import Matcher, Selector
 from openanomaly.telemetry import Telemetry
@@ -31,8 +32,8 @@ RULES = sorted((PRESETS / "alerts").glob("*.yaml"))
 GRAFANAS_OWN = {"__range": "1h", "__rate_interval": "15m"}
 CHOSEN = {"metric": "node_cpu_seconds_total"}
 """Values of variables of which one is chosen; others stand at `.*`, for all."""
-WITHOUT_DATA = re.compile(r'openanomaly_pull_|role="pull"')
-"""What the product under test has nothing of: it does not pull."""
+WITHOUT_DATA = re.compile(r'openanomaly_pull_|role="pull"|openanomaly_inference_device_memory_')
+"""What the product under test has nothing of: it does not pull, and has no GPU."""
 Json = dict[str, Any]
 
 pytestmark = pytest.mark.timeout(300)
@@ -45,18 +46,19 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 @pytest.fixture(scope="module")
 def exported(watched: Watched) -> dict[str, frozenset[str]]:
-    """Labels of every metric that is written or exported, of pull mode too."""
+    """Labels of every metric that is written or exported, in pull mode and on a GPU too."""
     telemetry = Telemetry()
+    telemetry.inference.engines({"m": OnDevice("cuda:0")})
     telemetry.pull.runs.labels("p", "ok")
     telemetry.pull.pending.labels("p")
     telemetry.pull.newest.labels("p")
-    pulled = {
+    elsewhere = {
         sample.name: frozenset({*sample.labels, "job", "namespace", "instance"})
         for metric in telemetry.registry.collect()
         for sample in metric.samples
-        if sample.name.startswith("openanomaly_pull_")
+        if WITHOUT_DATA.match(sample.name)
     }
-    return pulled | watched.exported
+    return elsewhere | watched.exported
 
 
 def dashboard(source: Path) -> Json:
