@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from deploy.expressions import named, unknown
-from deploy.watched import Watched, watch
+from deploy.watched import ALONE, OWN, Watched, watch
 from dues import OnDevice
 from openanomaly import presets
 from openanomaly.core.pipelines.selector import Matcher, Selector
@@ -25,6 +25,7 @@ from parts.part import get
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "deploy" / "grafana"
+HEALTH = GRAFANA / "health.yaml"
 GENERATE = runpy.run_path(str(GRAFANA / "generate.py"))
 SOURCES = sorted(GRAFANA.glob("*.yaml"))
 PRESETS = ROOT / "stream" / "openanomaly" / "presets"
@@ -75,23 +76,26 @@ def panels(source: Path) -> list[Json]:
     return [panel for panel in dashboard(source)["panels"] if panel["type"] != "row"]
 
 
-def queries(source: Path) -> list[tuple[str, str]]:
+def queries(source: Path, **chosen: str) -> list[tuple[str, str]]:
     """Title of its panel and text of each query, with the values of variables."""
     return [
-        (panel["title"], replaced(target["expr"], source))
+        (panel["title"], replaced(target["expr"], source, **chosen))
         for panel in panels(source)
         for target in panel["targets"]
     ]
 
 
-def replaced(query: str, source: Path) -> str:
+def replaced(query: str, source: Path, **chosen: str) -> str:
     """A query with variables as Grafana would fill them in.
+
+    Args:
+        chosen: values of some of the variables.
 
     Raises:
         KeyError: the dashboard has no such variable.
     """
     variables = {each["name"] for each in dashboard(source)["templating"]["list"]}
-    values = GRAFANAS_OWN | {name: CHOSEN.get(name, ".*") for name in variables}
+    values = GRAFANAS_OWN | {name: CHOSEN.get(name, ".*") for name in variables} | chosen
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], query)
 
 
@@ -195,6 +199,33 @@ def test_victoria_metrics_has_data_for_every_panel(source: Path, watched: Watche
         if not ask(watched, text) and not WITHOUT_DATA.search(text)
     ]
     assert empty == []
+
+
+def test_health_is_shown_of_one_installation_where_two_have_one_name() -> None:
+    for title, text in queries(HEALTH):
+        assert all({"namespace", "job", "instance"} <= labels for labels in named(text).metrics.values()), (
+            title
+        )
+
+
+def test_health_is_that_of_no_other_program(watched: Watched) -> None:
+    assert ask(watched, 'process_resident_memory_bytes{job="node"}'), "node_exporter has it too"
+    shown = {series["metric"].get("job") for _, text in queries(HEALTH) for series in ask(watched, text)}
+    assert shown == {OWN["job"], ALONE["job"], None}
+
+
+def test_health_is_shown_where_nothing_has_a_namespace(watched: Watched) -> None:
+    """As outside Kubernetes, where all namespaces are chosen."""
+    assert ask(watched, 'openanomaly_ready{job="alone"}')
+    assert not ask(watched, 'openanomaly_ready{job="alone", namespace!=""}')
+    empty = [
+        (title, text)
+        for title, text in queries(HEALTH, job=ALONE["job"])
+        if not ask(watched, text) and not WITHOUT_DATA.search(text)
+    ]
+    assert empty == []
+    of_nobody = [title for title, text in queries(HEALTH, namespace="nowhere") if ask(watched, text)]
+    assert of_nobody == ["Roles that are not ready"], "which are none"
 
 
 @each_source
