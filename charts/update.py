@@ -13,18 +13,18 @@ from openanomaly.core.schema import schema_of
 from openanomaly.settings import Settings
 
 CHART = Path(__file__).parent / "openanomaly"
-DEPLOY = CHART.parents[1] / "deploy"
+PRESETS = CHART.parents[1] / "stream" / "openanomaly" / "presets"
 SCHEMA = CHART / "values.schema.json"
-COPIES = {"files/alerts": "alerts/*.yaml", "files/dashboards": "grafana/*.json"}
+COPIES = {"files/alerts": "alerts/*.yaml", "files/dashboards": "dashboards/*.json"}
 _WORDS = ("$schema", "title", "description", "default")
 
 
-def copies(deploy: Path = DEPLOY) -> dict[Path, str]:
+def copies(presets: Path = PRESETS) -> dict[Path, str]:
     """Files of the chart with the text that they should have."""
     return {
         CHART / folder / source.name: source.read_text()
         for folder, pattern in COPIES.items()
-        for source in sorted(deploy.glob(pattern))
+        for source in sorted(presets.glob(pattern))
     }
 
 

@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from openanomaly.core.contexts import Contexts
 from openanomaly.core.frames import DueFrame
+from openanomaly.core.ports.model_engine import DeviceMemory
 from openanomaly.errors import ForecastError
 
 F32 = NDArray[np.float32]
 FAR_MS = 1 << 50
 HORIZON = 4
+MEMORY = DeviceMemory(total=80, free=50, reserved=20, allocated=10)
 
 
 def due_frame(first: int, rows: int = 3, steps: int = 64, **changes: object) -> DueFrame:
@@ -59,6 +61,20 @@ class Echo:
         self.rule(last.tolist())
         out = np.repeat(last[:, None], horizon * len(quantiles), axis=1)
         return out.reshape(len(last), horizon, len(quantiles))
+
+
+class OnDevice(Echo):
+    """An engine on a GPU that says of its memory what it is given, or raises it."""
+
+    def __init__(self, device: str, memory: DeviceMemory | Exception = MEMORY) -> None:
+        super().__init__()
+        self.device = device
+        self._memory = memory
+
+    def device_memory(self) -> DeviceMemory:
+        if isinstance(self._memory, Exception):
+            raise self._memory
+        return self._memory
 
 
 def spoiled_by(bad: set[float], reason: str = "engine") -> Callable[[list[float]], None]:

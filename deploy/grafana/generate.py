@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Write Grafana's JSON of the dashboards that YAML files here describe: `uv run deploy/grafana/generate.py`.
 
-A dashboard is rows of panels, a panel is queries and how they are shown. What all of them have in common
-(data source, grid, numbers of panels, colours) stands here once. `<NAME>` in a query is a word of `words`.
+They lie in the package, where `openanomaly preset dashboard` finds them. A dashboard is rows of panels, a
+panel is queries and how they are shown. What all of them have in common (data source, grid, numbers of
+panels, colours) stands here once. `<NAME>` in a query is a word of `words`.
 """
 
 import json
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent
+DASHBOARDS = FOLDER.parents[1] / "stream" / "openanomaly" / "presets" / "dashboards"
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 COLUMNS = 24
 ROW_HEIGHT = 8
@@ -191,13 +193,13 @@ def _one_line(text: str) -> str:
 
 
 def written(source: Path) -> str:
-    """What the file beside `source` has to hold."""
+    """What the JSON of `source` has to hold."""
     return json.dumps(dashboard(source.read_text("utf-8")), indent=2) + "\n"
 
 
 def main() -> None:
     for source in sorted(FOLDER.glob("*.yaml")):
-        source.with_suffix(".json").write_text(written(source), "utf-8")
+        (DASHBOARDS / f"{source.stem}.json").write_text(written(source), "utf-8")
 
 
 if __name__ == "__main__":

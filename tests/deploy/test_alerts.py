@@ -1,9 +1,9 @@
 """Alert rules are what their tools accept, and each fires where it should and not where it should not.
 
-Cases are beside the tests, `alerts/NAME.yaml` for the rules of `deploy/alerts/NAME.yaml`: of each rule series
-that it fires on, from which minute on (`at`, and not yet `not_at`, the one before), with the labels of its
-alert; others that it fires on, with the same labels if they say nothing else; and series that it is quiet on.
-promtool evaluates them.
+Cases are beside the tests, `alerts/NAME.yaml` for the rules of `presets/alerts/NAME.yaml`: of each rule
+series that it fires on, from which minute on (`at`, and not yet `not_at`, the one before), with the labels of
+its alert; others that it fires on, with the same labels if they say nothing else; and series that it is quiet
+on. promtool evaluates them.
 """
 
 import itertools
@@ -17,8 +17,8 @@ import yaml
 
 from parts import debian
 
-ROOT = Path(__file__).parents[2]
-FILES = sorted((ROOT / "deploy" / "alerts").glob("*.yaml"))
+ALERTS = Path(__file__).parents[2] / "stream" / "openanomaly" / "presets" / "alerts"
+FILES = sorted(ALERTS.glob("*.yaml"))
 NAMES = [file.stem for file in FILES]
 SEVERITIES = {"critical", "warning", "info"}
 ALTERNATIVES = {
@@ -34,7 +34,7 @@ Rule = dict[str, Any]
 
 def rules(name: str) -> dict[str, Rule]:
     """The rules of a file by their names, which differ."""
-    groups = yaml.safe_load((ROOT / "deploy" / "alerts" / f"{name}.yaml").read_text())["groups"]
+    groups = yaml.safe_load((ALERTS / f"{name}.yaml").read_text())["groups"]
     every = [rule for group in groups for rule in group["rules"]]
     found = {rule["alert"]: rule for rule in every}
     assert len(found) == len(every)
@@ -139,7 +139,7 @@ def minutes(text: str) -> int:
 
 def evaluated(name: str, found: dict[str, Any], folder: Path) -> str:
     """What promtool has to say of the cases; empty if all is as they say."""
-    stripped = yaml.safe_load((ROOT / "deploy" / "alerts" / f"{name}.yaml").read_text())
+    stripped = yaml.safe_load((ALERTS / f"{name}.yaml").read_text())
     for group in stripped["groups"]:
         for rule in group["rules"]:
             del rule["annotations"]  # their texts would have to be in every case once more

@@ -11,6 +11,7 @@ import yaml
 
 from deploy.chart import CHART, ROOT, helm, of_kind, render, values
 
+PRESETS = ROOT / "stream" / "openanomaly" / "presets"
 RULES = """\
 groups:
   - name: test
@@ -43,11 +44,11 @@ def test_rules_and_dashboards_are_those_of_the_repository(update: ModuleType) ->
 
 
 def test_copies_are_of_what_is_there(update: ModuleType, tmp_path: Path) -> None:
-    for folder in ("alerts", "grafana"):
+    for folder in ("alerts", "dashboards"):
         (tmp_path / folder).mkdir()
     (tmp_path / "alerts" / "odd.yaml").write_text(RULES)
-    (tmp_path / "grafana" / "scores.json").write_text(DASHBOARD)
-    (tmp_path / "grafana" / "scores.yaml").write_text("what it is made of")
+    (tmp_path / "dashboards" / "scores.json").write_text(DASHBOARD)
+    (tmp_path / "dashboards" / "README").write_text("no dashboard")
     found = {str(path.relative_to(CHART)): text for path, text in update.copies(tmp_path).items()}
     assert found == {"files/alerts/odd.yaml": RULES, "files/dashboards/scores.json": DASHBOARD}
 
@@ -75,7 +76,7 @@ def test_rules_and_dashboards_are_rendered_as_they_are(tmp_path: Path) -> None:
 
 def test_every_file_of_rules_is_an_object_that_can_be_left_out() -> None:
     """Scores may be in another database than our own metrics, and rules are wanted where their series are."""
-    files = {f"alerts-{path.stem}": path for path in (ROOT / "deploy" / "alerts").glob("*.yaml")}
+    files = {f"alerts-{path.stem}": path for path in (PRESETS / "alerts").glob("*.yaml")}
     objects = of_kind(render("everything"), "PrometheusRule")
     assert {name: each["spec"] for name, each in objects.items()} == {
         name: yaml.safe_load(path.read_text()) for name, path in files.items()

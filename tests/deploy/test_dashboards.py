@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from deploy.expressions import named, unknown
-from deploy.watched import Watched, watch
+from deploy.watched import ALONE, OWN, Watched, watch
+from dues import OnDevice
 from openanomaly import presets
 from openanomaly.core.pipelines.selector import Matcher, Selector
 from openanomaly.telemetry import Telemetry
@@ -24,14 +25,16 @@ from parts.part import get
 
 ROOT = Path(__file__).parents[2]
 GRAFANA = ROOT / "deploy" / "grafana"
-WRITTEN = runpy.run_path(str(GRAFANA / "generate.py"))["written"]
+HEALTH = GRAFANA / "health.yaml"
+GENERATE = runpy.run_path(str(GRAFANA / "generate.py"))
 SOURCES = sorted(GRAFANA.glob("*.yaml"))
-RULES = sorted((ROOT / "deploy" / "alerts").glob("*.yaml"))
+PRESETS = ROOT / "stream" / "openanomaly" / "presets"
+RULES = sorted((PRESETS / "alerts").glob("*.yaml"))
 GRAFANAS_OWN = {"__range": "1h", "__rate_interval": "15m"}
 CHOSEN = {"metric": "node_cpu_seconds_total"}
 """Values of variables of which one is chosen; others stand at `.*`, for all."""
-WITHOUT_DATA = re.compile(r'openanomaly_pull_|role="pull"')
-"""What the product under test has nothing of: it does not pull."""
+WITHOUT_DATA = re.compile(r'openanomaly_pull_|role="pull"|openanomaly_inference_device_memory_')
+"""What the product under test has nothing of: it does not pull, and has no GPU."""
 Json = dict[str, Any]
 
 pytestmark = pytest.mark.timeout(300)
@@ -44,46 +47,55 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 @pytest.fixture(scope="module")
 def exported(watched: Watched) -> dict[str, frozenset[str]]:
-    """Labels of every metric that is written or exported, of pull mode too."""
+    """Labels of every metric that is written or exported, in pull mode and on a GPU too."""
     telemetry = Telemetry()
+    telemetry.inference.engines({"m": OnDevice("cuda:0")})
     telemetry.pull.runs.labels("p", "ok")
     telemetry.pull.pending.labels("p")
     telemetry.pull.newest.labels("p")
-    pulled = {
+    elsewhere = {
         sample.name: frozenset({*sample.labels, "job", "namespace", "instance"})
         for metric in telemetry.registry.collect()
         for sample in metric.samples
-        if sample.name.startswith("openanomaly_pull_")
+        if WITHOUT_DATA.match(sample.name)
     }
-    return pulled | watched.exported
+    return elsewhere | watched.exported
 
 
 def dashboard(source: Path) -> Json:
-    found: Json = json.loads(source.with_suffix(".json").read_text())
+    found: Json = json.loads(written(source).read_text())
     return found
+
+
+def written(source: Path) -> Path:
+    """Its JSON, in the package."""
+    return PRESETS / "dashboards" / f"{source.stem}.json"
 
 
 def panels(source: Path) -> list[Json]:
     return [panel for panel in dashboard(source)["panels"] if panel["type"] != "row"]
 
 
-def queries(source: Path) -> list[tuple[str, str]]:
+def queries(source: Path, **chosen: str) -> list[tuple[str, str]]:
     """Title of its panel and text of each query, with the values of variables."""
     return [
-        (panel["title"], replaced(target["expr"], source))
+        (panel["title"], replaced(target["expr"], source, **chosen))
         for panel in panels(source)
         for target in panel["targets"]
     ]
 
 
-def replaced(query: str, source: Path) -> str:
+def replaced(query: str, source: Path, **chosen: str) -> str:
     """A query with variables as Grafana would fill them in.
+
+    Args:
+        chosen: values of some of the variables.
 
     Raises:
         KeyError: the dashboard has no such variable.
     """
     variables = {each["name"] for each in dashboard(source)["templating"]["list"]}
-    values = GRAFANAS_OWN | {name: CHOSEN.get(name, ".*") for name in variables}
+    values = GRAFANAS_OWN | {name: CHOSEN.get(name, ".*") for name in variables} | chosen
     return re.sub(r"\$(\w+)", lambda found: values[found[1]], query)
 
 
@@ -112,18 +124,17 @@ each_file = pytest.mark.parametrize("file", [*SOURCES, *RULES], ids=lambda f: f"
 
 @each_source
 def test_the_json_is_what_its_source_says(source: Path) -> None:
-    assert source.with_suffix(".json").read_text() == WRITTEN(source), (
-        "run: uv run deploy/grafana/generate.py"
-    )
+    assert written(source).read_text() == GENERATE["written"](source), "uv run deploy/grafana/generate.py"
 
 
 def test_every_json_has_a_source_and_dashboards_differ() -> None:
-    assert {file.stem for file in GRAFANA.glob("*.json")} == {source.stem for source in SOURCES}
+    assert {file.stem for file in (PRESETS / "dashboards").iterdir()} == {source.stem for source in SOURCES}
     assert len({dashboard(source)["uid"] for source in SOURCES}) == len(SOURCES)
 
 
-def test_every_preset_has_a_dashboard_and_rules() -> None:
-    assert set(presets.names()) <= {source.stem for source in SOURCES} & {file.stem for file in RULES}
+def test_every_preset_has_a_dashboard_and_rules_and_so_have_scores_and_health() -> None:
+    names = {*presets.names(), "scores", "health"}
+    assert names == {source.stem for source in SOURCES} == {file.stem for file in RULES}
 
 
 @each_source
@@ -188,6 +199,33 @@ def test_victoria_metrics_has_data_for_every_panel(source: Path, watched: Watche
         if not ask(watched, text) and not WITHOUT_DATA.search(text)
     ]
     assert empty == []
+
+
+def test_health_is_shown_of_one_installation_where_two_have_one_name() -> None:
+    for title, text in queries(HEALTH):
+        assert all({"namespace", "job", "instance"} <= labels for labels in named(text).metrics.values()), (
+            title
+        )
+
+
+def test_health_is_that_of_no_other_program(watched: Watched) -> None:
+    assert ask(watched, 'process_resident_memory_bytes{job="node"}'), "node_exporter has it too"
+    shown = {series["metric"].get("job") for _, text in queries(HEALTH) for series in ask(watched, text)}
+    assert shown == {OWN["job"], ALONE["job"], None}
+
+
+def test_health_is_shown_where_nothing_has_a_namespace(watched: Watched) -> None:
+    """As outside Kubernetes, where all namespaces are chosen."""
+    assert ask(watched, 'openanomaly_ready{job="alone"}')
+    assert not ask(watched, 'openanomaly_ready{job="alone", namespace!=""}')
+    empty = [
+        (title, text)
+        for title, text in queries(HEALTH, job=ALONE["job"])
+        if not ask(watched, text) and not WITHOUT_DATA.search(text)
+    ]
+    assert empty == []
+    of_nobody = [title for title, text in queries(HEALTH, namespace="nowhere") if ask(watched, text)]
+    assert of_nobody == ["Roles that are not ready"], "which are none"
 
 
 @each_source

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from deploy.dockerfile import ROOT, arguments, stages
+from openanomaly import presets
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TARGETS = ("base", "inference-cpu", "inference-gpu")
@@ -51,6 +52,8 @@ def test_its_steps_make_an_environment_that_runs(tmp_path: Path) -> None:
 
     program = str(made / "bin" / "openanomaly")
     assert PROJECT["version"] in run([program, "version"], tmp_path, env)
+    assert run([program, "preset", "alerts", "scores"], tmp_path, env) == presets.alerts("scores")
+    assert run([program, "preset", "dashboard", "health"], tmp_path, env) == presets.dashboard("health")
     plan = json.loads(run([program, "run", "--dry-run"], tmp_path, env))
     assert any("chronos-bolt-nano" in each for each in plan["starts"])
     python = str(made / "bin" / "python")

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from deploy.markdown import anchors, links
+from openanomaly import cli
 from openanomaly.errors import ConfigError
 from openanomaly.settings import Settings
 from openanomaly.settings.sources import load
@@ -31,6 +32,12 @@ def test_the_settings_of_pull_mode_are_valid() -> None:
     settings = Settings.model_validate(yaml.safe_load(shown))
     assert [p.query is not None for p in settings.pipelines] == [True]
     assert settings.pull.url is not None
+
+
+def test_the_list_of_presets_is_the_one_that_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["preset", "list"]) == 0
+    shown = f"$ openanomaly preset list\n{capsys.readouterr().out}$"
+    assert shown in (ROOT / "docs/presets.md").read_text()
 
 
 RECIPES = [

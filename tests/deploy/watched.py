@@ -32,6 +32,8 @@ PER_REQUEST = 31
 OWN_MS = 30_000
 """Between two scrapes of the product, in the time of the series."""
 OWN = {"job": "openanomaly", "namespace": "default", "instance": "oa:9201"}
+ALONE = {"job": "alone", "instance": "oa:9201"}
+"""Of the same product a second time, as it is scraped outside Kubernetes: nothing has a namespace."""
 CONFIG = {
     "presets": ["node-exporter", "kubernetes"],
     "broker": {"partitions": 1},
@@ -148,10 +150,12 @@ def is_told(store: VictoriaMetrics, last_ms: int) -> bool:
 
 def scrape(product: Product, store: VictoriaMetrics, at_ms: int) -> None:
     """Keep the product's own metrics, as of a time."""
-    labels = "&".join(f"extra_label={name}={value}" for name, value in OWN.items())
-    url = f"{store.url}/api/v1/import/prometheus?timestamp={at_ms}&{labels}"
-    with urllib.request.urlopen(urllib.request.Request(url, get(f"{product.url}/metrics")), timeout=30):
-        pass
+    page = get(f"{product.url}/metrics")
+    for each in (OWN, ALONE):
+        labels = "&".join(f"extra_label={name}={value}" for name, value in each.items())
+        url = f"{store.url}/api/v1/import/prometheus?timestamp={at_ms}&{labels}"
+        with urllib.request.urlopen(urllib.request.Request(url, page), timeout=30):
+            pass
 
 
 def stored(store: VictoriaMetrics) -> dict[str, frozenset[str]]:

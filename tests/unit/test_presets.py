@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from openanomaly import cli, definitions, presets
 from openanomaly.core.ports.config_store import Definitions
@@ -80,13 +81,45 @@ def test_the_flag_may_be_given_repeatedly(capsys: pytest.CaptureFixture[str]) ->
 def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["preset", "list"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == list(presets.names())
-    assert all(line.split("pipelines  ")[1] for line in listed)
+    assert [line.split()[0] for line in listed] == [*presets.names(), "health", "scores"]
+    assert ["pipelines" in line for line in listed] == [True, True, False, False]
+    for line in listed:
+        name, about = line.split()[0], line.split(" alerts  ")[1]
+        assert f"dashboard  {presets.alerts(name).count('- alert: '):2} alerts" in line
+        assert about.endswith(".")
 
     assert cli.main(["preset", "show", "node-exporter"]) == 0
     assert capsys.readouterr().out == presets.text("node-exporter")
     assert cli.main(["preset", "show", "node"]) != 0
     assert "there is no preset 'node'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [*presets.names(), *presets.without_pipelines()])
+def test_dashboards_and_alerts_are_printed_for_other_programs_to_read(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["preset", "dashboard", name]) == 0
+    assert json.loads(capsys.readouterr().out)["uid"] == f"openanomaly-{name}"
+    assert cli.main(["preset", "alerts", name]) == 0
+    [group] = yaml.safe_load(capsys.readouterr().out)["groups"]
+    assert group["name"] == f"openanomaly-{name}"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("alerts", "score"), "there is no file of alerts 'score'; did you mean 'scores'? they are health,"),
+        (("dashboard", "zzz"), "there is no dashboard 'zzz'; they are health, kubernetes, node-exporter"),
+        (("show", "health"), "'health' has a dashboard and alerts, and no pipelines; presets are kubernetes"),
+    ],
+)
+def test_what_a_name_has_not_is_said(
+    words: tuple[str, str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["preset", *words]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert message in said.err
 
 
 def test_what_is_shown_can_be_a_settings_file(tmp_path: Path) -> None:

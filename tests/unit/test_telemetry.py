@@ -12,6 +12,10 @@ from prometheus_client.core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from dues import Echo, OnDevice
+from openanomaly.adapters.chronos import ChronosAdapter
+from openanomaly.adapters.engines import built_in_checkpoint
+from openanomaly.core.ports.model_engine import DeviceMemory, TellsMemory
 from openanomaly.logs import set_up_logging
 from openanomaly.telemetry import Telemetry
 from parts import debian
@@ -22,6 +26,7 @@ def telemetry() -> Telemetry:
     """With everything in it that there may be."""
     found = Telemetry()
     found.receiver.requests.labels("1.0", "204").inc()
+    found.inference.engines({"auto": OnDevice("cuda:0")})
     found.inference.batch("auto", 7, 0.1, 448, 8)
     found.sink.requests.labels("204").inc()
     found.lag.records.labels("sink", "scores").set(1)
@@ -122,9 +127,48 @@ def test_a_line_of_json_has_level_place_message_and_traceback(capsys: pytest.Cap
 
 
 def test_models_that_are_no_longer_loaded_are_no_longer_told(telemetry: Telemetry) -> None:
-    telemetry.inference.engines({"auto": "cpu", "big": "cuda:0"})
-    telemetry.inference.engines({"big": "cuda:1"})
+    telemetry.inference.engines({"auto": Echo(), "big": OnDevice("cuda:0")})
+    telemetry.inference.engines({"big": OnDevice("cuda:1")})
     found = [
         line for line in generate_latest(telemetry.registry).decode().splitlines() if "engine_info{" in line
     ]
     assert found == ['openanomaly_inference_engine_info{device="cuda:1",model="big"} 1.0']
+
+
+def memory_told(telemetry: Telemetry) -> list[str]:
+    text = generate_latest(telemetry.registry).decode()
+    return [line for line in text.splitlines() if line.startswith("openanomaly_inference_device_memory")]
+
+
+def test_memory_of_a_device_is_told_once_whatever_runs_on_it(telemetry: Telemetry) -> None:
+    engines = {"auto": Echo(), "big": OnDevice("cuda:0"), "small": OnDevice("cuda:0")}
+    telemetry.inference.engines({**engines, "far": OnDevice("cuda:1", DeviceMemory(8, 4, 2, 1))})
+    assert memory_told(telemetry) == [
+        'openanomaly_inference_device_memory_bytes{device="cuda:0"} 80.0',
+        'openanomaly_inference_device_memory_bytes{device="cuda:1"} 8.0',
+        'openanomaly_inference_device_memory_free_bytes{device="cuda:0"} 50.0',
+        'openanomaly_inference_device_memory_free_bytes{device="cuda:1"} 4.0',
+        'openanomaly_inference_device_memory_reserved_bytes{device="cuda:0"} 20.0',
+        'openanomaly_inference_device_memory_reserved_bytes{device="cuda:1"} 2.0',
+        'openanomaly_inference_device_memory_allocated_bytes{device="cuda:0"} 10.0',
+        'openanomaly_inference_device_memory_allocated_bytes{device="cuda:1"} 1.0',
+    ]
+    telemetry.inference.engines({"auto": Echo()})
+    assert memory_told(telemetry) == []
+
+
+def test_nothing_is_told_of_memory_where_there_is_none_of_its_own(telemetry: Telemetry) -> None:
+    """Neither by an engine of others that knows nothing of it, nor by torch on the processor."""
+    on_cpu = ChronosAdapter(str(built_in_checkpoint()), device="cpu", threads=1)
+    assert isinstance(on_cpu, TellsMemory)
+    assert not isinstance(Echo(), TellsMemory)
+    telemetry.inference.engines({"auto": on_cpu, "other": Echo()})
+    assert memory_told(telemetry) == []
+
+
+def test_a_device_that_cannot_be_asked_takes_no_other_metric_with_it(telemetry: Telemetry) -> None:
+    failed = OnDevice("cuda:0", RuntimeError("CUDA error: unspecified launch failure"))
+    telemetry.inference.engines({"auto": failed, "big": OnDevice("cuda:1")})
+    assert len(memory_told(telemetry)) == 4
+    assert all('device="cuda:1"' in line for line in memory_told(telemetry))
+    assert b'engine_info{device="cuda:0",model="auto"} 1.0' in generate_latest(telemetry.registry)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.core.ports.model_engine import DeviceMemory
 from openanomaly.core.quantiles import PATHS, at_levels, beyond, mixed
 from openanomaly.core.standard import standardise
 from openanomaly.errors import ConfigError, ForecastError
@@ -71,6 +72,18 @@ class ChronosAdapter:
         except Exception as exc:
             raise self._failure(exc) from exc
         return out
+
+    def device_memory(self) -> DeviceMemory | None:
+        if self._device.type != "cuda":
+            return None
+        cuda = self._torch.cuda
+        free, total = cuda.mem_get_info(self._device)
+        return DeviceMemory(
+            total=total,
+            free=free,
+            reserved=cuda.memory_reserved(self._device),
+            allocated=cuda.memory_allocated(self._device),
+        )
 
     def _chunk(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:
         seen = np.isfinite(context)

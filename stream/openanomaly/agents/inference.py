@@ -82,7 +82,7 @@ class InferenceWorker:
         app.task(self._forecast)
         app.task(self._send)
         metrics.waiting.set_function(lambda: self._batcher.waiting)
-        metrics.engines(self._devices)
+        metrics.engines(self._batcher.engines)
 
     def is_held_up(self) -> bool:
         """Whether reading waits for an engine that is at work: a slow model is no stall."""
@@ -96,7 +96,7 @@ class InferenceWorker:
     def status(self) -> dict[str, Any]:
         return {
             "models": {name: engine.name for name, engine in self._batcher.engines.items()},
-            "devices": self._devices,
+            "devices": {model: engine.device for model, engine in self._batcher.engines.items()},
             "failing": self.failing,
             "waiting_rows": self._batcher.waiting,
             "unsent_frames": len(self._unsent) + self._sending,
@@ -116,11 +116,7 @@ class InferenceWorker:
 
     def _use(self, engines: Mapping[str, ModelEngine]) -> None:
         self._batcher.use(engines)
-        self._metrics.engines(self._devices)
-
-    @property
-    def _devices(self) -> dict[str, str]:
-        return {model: engine.device for model, engine in self._batcher.engines.items()}
+        self._metrics.engines(self._batcher.engines)
 
     async def stop(self) -> None:
         """Send what is forecast. What is not is due again after the restart: records are not released."""

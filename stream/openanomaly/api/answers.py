@@ -16,7 +16,7 @@ _PROBLEMS = {
     403: "Without credentials only this machine itself is answered.",
     404: "There is no pipeline of that name.",
     406: "Accept does not have what is answered.",
-    409: "Other pipelines are in the way.",
+    409: "Other pipelines are in the way, of the store or of a preset that processes run.",
     412: "The pipeline is not any more, or not yet, as the caller thought.",
     413: "The body is too large.",
     415: "The body is not application/json.",

@@ -46,8 +46,8 @@ def create(
 
     app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     routers = [
-        pipelines.router(store, api.body_limit_bytes, api.page_limit),
-        dry_run.router(store, counter, api.body_limit_bytes, len(settings.sink.series)),
+        pipelines.router(store, settings.presets, api.body_limit_bytes, api.page_limit),
+        dry_run.router(store, settings.presets, counter, api.body_limit_bytes, len(settings.sink.series)),
         preview.router(store, Previews(api, settings.inference, telemetry.api, client)),
         description.router(lambda: described),
         _probes(store, telemetry),

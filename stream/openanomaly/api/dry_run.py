@@ -1,5 +1,6 @@
 """Definitions that are looked at and not stored: whether they are valid, what they would watch and cost."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -8,7 +9,7 @@ from pydantic import ValidationError
 from openanomaly.api.answers import problems, said
 from openanomaly.api.bodies import CHOICE, CHOICE_EXAMPLE, PIPELINE, body
 from openanomaly.api.invalid import Invalid, of_body
-from openanomaly.api.pipelines import find
+from openanomaly.api.pipelines import beside_presets, find
 from openanomaly.api.problems import ProblemError
 from openanomaly.api.requests import accept, only, read_json, to_json
 from openanomaly.api.series import SeriesCounter
@@ -26,8 +27,14 @@ _MEASURED = (
 )
 
 
-def router(store: ConfigStore, counter: SeriesCounter, body_limit_bytes: int, outputs: int) -> APIRouter:
-    """Routes that change nothing. `outputs` are the samples written of each score."""
+def router(
+    store: ConfigStore,
+    presets: Sequence[str],
+    counter: SeriesCounter,
+    body_limit_bytes: int,
+    outputs: int,
+) -> APIRouter:
+    """Routes that change nothing. `presets` run too; `outputs` are the samples written of each score."""
     routes = APIRouter(tags=["definitions"])
     setting = "api.body_limit_bytes"
 
@@ -52,7 +59,7 @@ def router(store: ConfigStore, counter: SeriesCounter, body_limit_bytes: int, ou
         openapi_extra=body(CHOICE, CHOICE_EXAMPLE),
         responses={
             200: said("DryRun", "Nothing is changed by it."),
-            **problems(400, 404, 406, 413, 415, 422, 503),
+            **problems(400, 404, 406, 409, 413, 415, 422, 503),
         },
         response_class=Response,
     )
@@ -61,6 +68,7 @@ def router(store: ConfigStore, counter: SeriesCounter, body_limit_bytes: int, ou
         only(request)
         value = await read_json(request, body_limit_bytes, setting)
         pipeline = await chosen(store, value, frozenset())
+        beside_presets(pipeline, presets)  # or it would never run
         others = [one for one in (await store.read()).pipelines if one.name != pipeline.name]
         counted = await counter.count(pipeline)
         memory = series_bytes(pipeline, others)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi import Path as InPath
 from pydantic import BeforeValidator, WithJsonSchema
 
+from openanomaly import presets
 from openanomaly.api.answers import ETAG, header, problems, said
 from openanomaly.api.bodies import NAMELESS, PIPELINE, body
 from openanomaly.api.invalid import Invalid
@@ -45,8 +46,8 @@ IfNoneMatch = Annotated[
 ]
 
 
-def router(store: ConfigStore, body_limit_bytes: int, page_limit: int) -> APIRouter:
-    """Routes of the pipelines in `store`."""
+def router(store: ConfigStore, chosen: Sequence[str], body_limit_bytes: int, page_limit: int) -> APIRouter:
+    """Routes of the pipelines in `store`, which run beside those of the `chosen` presets."""
     routes = APIRouter(tags=["pipelines"])
     setting = "api.body_limit_bytes"
     default = min(_PAGE, page_limit)
@@ -167,7 +168,7 @@ def router(store: ConfigStore, body_limit_bytes: int, page_limit: int) -> APIRou
                 raise ProblemError(428, f"{exc}; If-Match has to say which version to replace") from exc
         try:
             one = await _matching(store, name, if_match)
-            _fits(pipeline, (await store.read()).pipelines)
+            _fits(pipeline, (await store.read()).pipelines, chosen)
             return _told(await store.replace(pipeline, None if if_match.strip() == "*" else one.version))
         except UnknownPipelineError as exc:
             raise ProblemError(412, f"{exc}; If-Match is {if_match!r}") from exc
@@ -195,14 +196,27 @@ def router(store: ConfigStore, body_limit_bytes: int, page_limit: int) -> APIRou
         if pipeline.name in _DOTS:
             wrong = Invalid(pointer="/name", detail="no address can hold it", value=pipeline.name)
             raise ProblemError(422, str(wrong), [wrong])
-        _fits(pipeline, (await store.read()).pipelines)
+        _fits(pipeline, (await store.read()).pipelines, chosen)
         return await store.create(pipeline)
 
     return routes
 
 
-def _fits(pipeline: Pipeline, others: Sequence[Pipeline]) -> None:
+def beside_presets(pipeline: Pipeline, chosen: Sequence[str]) -> Sequence[Pipeline]:
+    """The pipelines of the chosen presets, none of which has its name: processes would take neither.
+
+    Raises:
+        ProblemError: one has.
+    """
+    try:
+        return presets.beside([pipeline], chosen)[1:]
+    except ConfigError as exc:
+        raise ProblemError(409, str(exc)) from exc
+
+
+def _fits(pipeline: Pipeline, stored: Sequence[Pipeline], chosen: Sequence[str]) -> None:
     """See that processes could run it beside what is there."""
+    others = (*stored, *beside_presets(pipeline, chosen))
     if any(other.name == pipeline.name and other.window == pipeline.window for other in others):
         return  # it takes the place of one that was there
     try:

@@ -1,7 +1,9 @@
-"""Pipelines that come with the product, chosen by the name of what they watch.
+"""What comes with the product, chosen by the name of what it watches: pipelines, a dashboard, alert rules.
 
-They are definitions like others, in a file NAME.yaml here; the settings `presets` name some. Names of their
-pipelines, selectors and options are the user's interface: scores bear the names.
+Pipelines are definitions like others, in a file NAME.yaml here; the settings `presets` name some. Names of
+their pipelines, selectors and options are the user's interface: scores bear the names. Dashboards and rules
+are printed for Grafana and Prometheus to read; two of each are for everybody, and their names have no
+pipelines.
 """
 
 from collections.abc import Iterable
@@ -13,14 +15,18 @@ from openanomaly.core.documents import nearest
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.errors import ConfigError
 
-_SUFFIX = ".yaml"
+_ALERTS = "alerts"
+_DASHBOARDS = "dashboards"
 
 
-@cache
 def names() -> tuple[str, ...]:
     """Every preset, ascending."""
-    found = (file.name for file in files(__name__).iterdir())
-    return tuple(sorted(name.removesuffix(_SUFFIX) for name in found if name.endswith(_SUFFIX)))
+    return _names(".", ".yaml")
+
+
+def without_pipelines() -> tuple[str, ...]:
+    """Names that have a dashboard and rules only, ascending."""
+    return tuple(name for name in _names(_ALERTS, ".yaml") if name not in names())
 
 
 def text(name: str) -> str:
@@ -29,11 +35,44 @@ def text(name: str) -> str:
     Raises:
         ConfigError: there is none of that name.
     """
-    if name not in names():
-        near = nearest(name, names())
+    if name in without_pipelines():
+        raise ConfigError(
+            f"{name!r} has a dashboard and alerts, and no pipelines; presets are {', '.join(names())}"
+        )
+    return _text(".", ".yaml", name, "preset")
+
+
+def alerts(name: str) -> str:
+    """The rules for Prometheus and vmalert of that name.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    return _text(_ALERTS, ".yaml", name, "file of alerts")
+
+
+def dashboard(name: str) -> str:
+    """The JSON of Grafana's dashboard of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    return _text(_DASHBOARDS, ".json", name, "dashboard")
+
+
+@cache
+def _names(folder: str, suffix: str) -> tuple[str, ...]:
+    found = (file.name for file in (files(__name__) / folder).iterdir())
+    return tuple(sorted(name.removesuffix(suffix) for name in found if name.endswith(suffix)))
+
+
+def _text(folder: str, suffix: str, name: str, kind: str) -> str:
+    known = _names(folder, suffix)
+    if name not in known:
+        near = nearest(name, known)
         meant = f"did you mean {near!r}? " if near else ""
-        raise ConfigError(f"there is no preset {name!r}; {meant}they are {', '.join(names())}")
-    return (files(__name__) / f"{name}{_SUFFIX}").read_text("utf-8")
+        raise ConfigError(f"there is no {kind} {name!r}; {meant}they are {', '.join(known)}")
+    return (files(__name__) / folder / f"{name}{suffix}").read_text("utf-8")
 
 
 @cache

@@ -1,10 +1,16 @@
 """What inference counts."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from openanomaly.core.ports.model_engine import DeviceMemory, ModelEngine, TellsMemory
 from openanomaly.telemetry.scales import PASSED_OVER, ROWS, SECONDS
+
+log = logging.getLogger(__name__)
 
 
 class InferenceMetrics:
@@ -71,12 +77,15 @@ class InferenceMetrics:
             ["model", "device"],
             registry=registry,
         )
+        self._memory = _MemoryCollector()
+        registry.register(self._memory)
 
-    def engines(self, device: Mapping[str, str]) -> None:
-        """Models that are loaded from now on, and the device of each."""
+    def engines(self, engines: Mapping[str, ModelEngine]) -> None:
+        """The engines of the models that are loaded from now on."""
         self._engines.clear()
-        for model, where in device.items():
-            self._engines.labels(model, where).set(1)
+        for model, engine in engines.items():
+            self._engines.labels(model, engine.device).set(1)
+        self._memory.engines = list(engines.values())
 
     def batch(self, model: str, rows: int, seconds: float, steps: int, padding: int) -> None:
         self.batch_steps.labels(model).inc(steps)
@@ -92,3 +101,41 @@ class InferenceMetrics:
 
     def dropped(self, reason: str, rows: int) -> None:
         self.dropped_total.labels(reason).inc(rows)
+
+
+_MEMORY = {
+    "bytes": ("total", "Memory of a device that has its own, such as a GPU."),
+    "free_bytes": ("free", "Memory of the device that no process has taken."),
+    "reserved_bytes": ("reserved", "Memory of the device that this process holds, for the next batch too."),
+    "allocated_bytes": ("allocated", "What of that was in use at the moment of the scrape."),
+}
+
+
+class _MemoryCollector(Collector):
+    """Memory of devices at each scrape. Without a GPU there is none: a zero would say that it is full."""
+
+    def __init__(self) -> None:
+        self.engines: Iterable[ModelEngine] = ()
+
+    def collect(self) -> Iterable[Metric]:
+        found: dict[str, DeviceMemory] = {}
+        for engine in self.engines:
+            if isinstance(engine, TellsMemory) and engine.device not in found:
+                memory = _memory(engine)
+                if memory is not None:
+                    found[engine.device] = memory
+        for name, (attribute, text) in _MEMORY.items():
+            full = f"openanomaly_inference_device_memory_{name}"
+            family = GaugeMetricFamily(full, text, labels=["device"])
+            for device, memory in found.items():
+                family.add_metric([device], getattr(memory, attribute))
+            yield family
+
+
+def _memory(engine: TellsMemory) -> DeviceMemory | None:
+    try:
+        return engine.device_memory()
+    except Exception as exc:
+        # Of a GPU that has failed torch raises anything, and then the other metrics are needed most.
+        log.debug("memory of %s cannot be told: %s", engine.device, exc)
+        return None

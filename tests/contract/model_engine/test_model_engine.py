@@ -14,7 +14,7 @@ from openanomaly.adapters.chronos import ChronosAdapter
 from openanomaly.adapters.engines import built_in_checkpoint
 from openanomaly.adapters.onnx import OnnxAdapter
 from openanomaly.adapters.statistical import StatisticalAdapter
-from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.core.ports.model_engine import ModelEngine, TellsMemory
 from openanomaly.core.scoring.levels import LEVELS
 
 F32 = NDArray[np.float32]
@@ -100,6 +100,16 @@ def test_an_engine_says_what_it_is(engine: ModelEngine) -> None:
     assert engine.max_context >= 64
     assert engine.horizon_step >= 1
     assert isinstance(engine.fixed_shapes, bool)
+
+
+def test_an_engine_tells_of_its_devices_memory_if_that_is_its_own(engine: ModelEngine) -> None:
+    """An engine need not know of memory, and one that computes on the processor has none to tell of."""
+    engine.predict(wave(), H, LEVELS)
+    memory = engine.device_memory() if isinstance(engine, TellsMemory) else None
+    if engine.device == "cpu":
+        assert memory is None
+    elif memory is not None:
+        assert 0 < memory.allocated <= memory.reserved <= memory.total - memory.free < memory.total
 
 
 @pytest.mark.parametrize("rows", [1, 2, 300])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dues import HORIZON, Echo, due_frame, spoiled_by
+from dues import HORIZON, MEMORY, Echo, OnDevice, due_frame, spoiled_by
 from integration.rooms import Bench
 from openanomaly.agents.inference import InferenceWorker, create_inference
 from openanomaly.broker.dead_letter import DeadLetters
@@ -71,6 +71,13 @@ def test_every_context_has_a_forecast_in_the_partition_it_came_from(tmp_path: Pa
             assert quantile == pytest.approx(row, abs=1e-3)
 
     asyncio.run(run())
+
+
+def test_an_engine_on_a_gpu_is_asked_for_its_memory_at_each_scrape(tmp_path: Path) -> None:
+    room = Room(Bench(tmp_path), OnDevice("cuda:0"))
+    assert room.count("device_memory_reserved_bytes", device="cuda:0") == MEMORY.reserved
+    assert room.count("engine_info", model="auto", device="cuda:0") == 1
+    assert room.worker.status()["devices"] == {"auto": "cuda:0"}
 
 
 def test_what_comes_in_is_forecast_or_dropped_by_reason(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 import checkpoints
 from openanomaly.adapters.chronos import ChronosAdapter
 from openanomaly.adapters.engines import built_in_checkpoint
+from openanomaly.core.ports.model_engine import DeviceMemory
 from openanomaly.core.scoring.levels import LEVELS
 from openanomaly.core.services import attempt
 from openanomaly.errors import ConfigError, ForecastError
@@ -327,6 +328,17 @@ def test_a_missing_extra_is_named_with_what_installs_it(
 def test_torch_is_not_imported_before_an_engine_is_made() -> None:
     code = "import sys, openanomaly.adapters.chronos; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_memory_of_a_gpu_is_what_torch_says_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By stand-ins for what torch says; the contract of engines asks a real GPU where there is one."""
+    it, gpu = engine("bolt"), torch.device("cuda:1")
+    assert it.device_memory() is None
+    monkeypatch.setattr(it, "_device", gpu)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", {gpu: (50, 80)}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", {gpu: 20}.__getitem__)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", {gpu: 10}.__getitem__)
+    assert it.device_memory() == DeviceMemory(total=80, free=50, reserved=20, allocated=10)
 
 
 def test_auto_is_cuda_where_there_is_one() -> None:

@@ -1,7 +1,7 @@
 """The API in this process: requests to it, and what it answers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ class Api:
         counter: SeriesCounter | None = None,
         client: TSDBClient | None = None,
         caller: str = "127.0.0.1",
+        presets: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         if isinstance(store, Path):
             store = YamlAdapter(str(store))
         self.store, self._caller = store, caller
-        self._app = create(Settings.model_validate({"api": settings}), store, counter or Nobody(), client)
+        made = Settings.model_validate({"api": settings, "presets": presets})
+        self._app = create(made, store, counter or Nobody(), client)
 
     def __call__(self, method: str, path: str, **options: Any) -> httpx.Response:
         return asyncio.run(self.call(method, path, **options))

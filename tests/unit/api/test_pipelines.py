@@ -129,6 +129,50 @@ def test_more_pipelines_than_can_share_windows_are_a_conflict(tmp_path: Path) ->
     assert api("POST", PIPELINES, json={"name": "one-more", "step_s": 30}).status_code == 201
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "headers"),
+    [
+        ("POST", PIPELINES, {"name": "node-cpu"}, {}),
+        ("PUT", f"{PIPELINES}/node-cpu", {}, {}),
+        ("PUT", f"{PIPELINES}/node-cpu", {}, {"If-None-Match": "*"}),
+        ("PUT", f"{PIPELINES}/node-load", {"step_s": 30}, {"If-Match": "*"}),
+        ("POST", "/api/v1/dry-run", {"pipeline": {"name": "node-cpu"}}, {}),
+        ("POST", "/api/v1/dry-run", {"name": "node-load"}, {}),
+    ],
+)
+def test_a_name_that_a_preset_has_is_a_conflict(
+    tmp_path: Path, method: str, path: str, body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    """Processes refuse all pipelines then; `node-load` was stored before the preset was chosen."""
+    before = "name: node-load\n"
+    (tmp_path / "before.yaml").write_text(before)
+    api = Api(tmp_path, presets=["kubernetes", "node-exporter"])
+    answer = api(method, path, json=body, headers=headers)
+    assert answer.status_code == 409
+    assert "and in the preset 'node-exporter': give yours another name" in answer.json()["detail"]
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("before.yaml", before)]
+
+    elsewhere = Api(tmp_path, presets=["kubernetes"])
+    assert elsewhere(method, path, json=body, headers=headers).status_code in (200, 201)
+
+
+def test_what_was_stored_before_its_preset_was_chosen_can_be_deleted(tmp_path: Path) -> None:
+    (tmp_path / "before.yaml").write_text("name: node-load\n")
+    api = Api(tmp_path, presets=["node-exporter"])
+    assert names(api("GET", PIPELINES)) == ["node-load"]
+    assert api("DELETE", f"{PIPELINES}/node-load", headers={"If-Match": "*"}).status_code == 204
+    assert api("POST", PIPELINES, json={"name": "mine"}).status_code == 201
+
+
+def test_pipelines_of_presets_share_windows_too(tmp_path: Path) -> None:
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(json.dumps({"pipelines": [{"name": f"p{i}"} for i in range(127)]}))
+    answer = Api(file, presets=["node-exporter"])("POST", PIPELINES, json={"name": "one-more"})
+    assert answer.status_code == 409
+    assert "pipelines share one window" in answer.json()["detail"]
+    assert Api(file)("POST", PIPELINES, json={"name": "one-more"}).status_code == 201
+
+
 def test_pages_have_all_pipelines_in_their_order(api: Api) -> None:
     wanted = sorted(f"p{i}" for i in range(7))
     for name in reversed(wanted):

@@ -1,7 +1,8 @@
 """The port of forecasting models."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,5 +45,37 @@ class ModelEngine(Protocol):
         Raises:
             ForecastError: the batch could not run; no row has a result. Its reason "memory" asks
                 for smaller batches.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """Memory of a device that has its own, in bytes.
+
+    Attributes:
+        total: all of it.
+        free: what no process has taken.
+        reserved: what this process holds, for the present batch and for the next ones.
+        allocated: of that, what is in use at this moment.
+    """
+
+    total: int
+    free: int
+    reserved: int
+    allocated: int
+
+
+@runtime_checkable
+class TellsMemory(Protocol):
+    """What an engine on a GPU may have besides. Nobody needs it: an engine without it is a whole one."""
+
+    device: str
+
+    def device_memory(self) -> DeviceMemory | None:
+        """Memory of `device`; None where it has none of its own, as the processor.
+
+        Asked at each scrape, from another thread than `predict` and while that runs. Of several engines on
+        one device one is asked.
         """
         ...
