@@ -1,7 +1,10 @@
 """An ASGI application on its port, until it is asked to stop."""
 
 import logging
+import signal
 import socket
+import threading
+from types import FrameType
 from typing import Literal
 
 import uvicorn
@@ -53,8 +56,16 @@ def serve(
         )
         scheme = "http" if context is None else "https"
         log.info("%s: %s on port %d", told, scheme, listener.getsockname()[1])
+        if threading.current_thread() is threading.main_thread():
+            # Once uvicorn has ended for a signal it raises it anew, for the handler that was there before.
+            for each in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(each, _already_ended)
         uvicorn.Server(config).run([listener])
     return 0
+
+
+def _already_ended(number: int, frame: FrameType | None) -> None:
+    """The default would be a death by the signal, or a traceback: no status that says that all went well."""
 
 
 def _listen(address: str, group: str) -> socket.socket:
