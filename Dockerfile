@@ -3,6 +3,7 @@
 #   docker build --target inference-gpu -t openanomaly:gpu .       the inference role with any Chronos checkpoint
 #   docker build --target inference-cpu -t openanomaly:cpu .       the same with a torch that has no CUDA
 #   docker build --build-arg EXTRAS="fast pull api mongo" .        with other extras of pyproject.toml
+#   docker build --build-arg EXTRAS="fast pull mongo playground" . the playground
 ARG PYTHON=3.12.12-slim-bookworm
 ARG EXTRAS="fast"
 
@@ -56,7 +57,8 @@ ENV PATH=/opt/openanomaly/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /var/lib/openanomaly
 USER 10001
 EXPOSE 9201
-# Whether the process lives; /-/ready says whether it has work done.
+# Whether the process lives; /-/ready says whether it has work done. The API (9202) and the playground (9204) have
+# ports of their own and are given their own check, as in docker-compose.yml.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD \
     ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9201/-/healthy', timeout=4)"]
 ENTRYPOINT ["openanomaly"]

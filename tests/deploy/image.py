@@ -1,6 +1,7 @@
 """Builds the image with buildah and runs it, where there is neither a container engine nor a registry.
 
     uv run --all-extras tests/deploy/image.py [--target base] [--extras "fast pull api mongo"]
+    uv run --all-extras tests/deploy/image.py --extras "fast pull mongo playground" --command playground
 
 As root on Debian, with the packages buildah and debootstrap. A minimal Debian with its own Python stands in
 for the base image, so versions of Python differ and the size of the base is not that of the published one.
@@ -17,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from deploy.dockerfile import ROOT, arguments
-from parts.part import home
+from parts.part import free_port, home
 
 DEBIAN = "http://deb.debian.org/debian"
 AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -30,14 +31,28 @@ ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 """
 CHECK = """\
-touch /tmp/began; openanomaly run > /tmp/log 2>&1 & pid=$!
+touch /tmp/began; openanomaly COMMAND --listen 127.0.0.1:PORT > /tmp/log 2>&1 & pid=$!
 for i in $(seq 60); do sleep 1; python -c "import urllib.request as r; \
-r.urlopen('http://127.0.0.1:9201/-/ready', timeout=4)" 2> /dev/null && ready=yes && break; done
-kill $pid; wait $pid
+r.urlopen('http://127.0.0.1:PORT/-/ready', timeout=4)" 2> /dev/null && ready=yes && break; done
+ASK
+kill $pid || ready=no; wait $pid
 echo "ready=$ready"; echo "uid=$(id -u)"; echo "bytes=$(du -sb /opt/openanomaly | cut -f1)"
 find / -xdev -newer /tmp/began -type f -not -path '/proc/*' -not -path '/sys/*' -printf 'wrote=%p\\n'
 true  # find tells of folders that are closed
 """
+ASK = {
+    "run": "",
+    # A page is opened, and Streamlit runs its script.
+    "playground": """\
+python -c "
+import time
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from websockets.sync.client import connect
+page = connect('ws://127.0.0.1:PORT/_stcore/stream', subprotocols=['streamlit'])
+page.send(BackMsg(rerun_script={'query_string': ''}).SerializeToString())
+time.sleep(10)
+" || ready=no""",
+}
 MAY_WRITE = ("/tmp/", "/var/lib/openanomaly/")
 
 
@@ -79,7 +94,10 @@ def main() -> int:
     )
     options.add_argument("--target", default="base")
     options.add_argument("--extras", default=arguments()["EXTRAS"])
+    options.add_argument("--command", default="run", choices=ASK)
     o = options.parse_args()
+    check = CHECK.replace("COMMAND", o.command).replace("ASK", ASK[o.command])
+    check = check.replace("PORT", str(free_port()))  # the machine's own: others may be on ours
     folder = home() / "image"
     buildah = Buildah(folder / "store")
     stand_in(buildah, folder / "base", f"docker.io/library/python:{arguments()['PYTHON']}")
@@ -87,7 +105,7 @@ def main() -> int:
     buildah.build(*flags, str(ROOT), tag="openanomaly:check")
     container = buildah("from", "--pull-never", "openanomaly:check", is_shown=False)
     try:
-        said = buildah("run", "--isolation", "chroot", container, "--", "sh", "-c", CHECK, is_shown=False)
+        said = buildah("run", "--isolation", "chroot", container, "--", "sh", "-c", check, is_shown=False)
     finally:
         buildah("rm", container)
     found = [line.split("=", 1) for line in said.splitlines() if "=" in line]
@@ -98,6 +116,7 @@ def main() -> int:
         "check": "image",
         "target": o.target,
         "extras": o.extras,
+        "command": o.command,
         "uid": int(values["uid"]),
         "environment_bytes": int(values["bytes"]),
         "is_ready": values["ready"] == "yes",

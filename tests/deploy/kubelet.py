@@ -98,6 +98,10 @@ class Kubelet:
             for path in asked.values():
                 get(f"http://{self._addresses[name]}{path}")
 
+    def address(self, name: str) -> str:
+        """HOST:PORT of a pod that was started."""
+        return self._addresses[name]
+
     def metrics(self, name: str) -> str:
         return get(f"http://{self._addresses[name]}/metrics").decode()
 

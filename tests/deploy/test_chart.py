@@ -61,7 +61,11 @@ ROLES = {"receiver": "Deployment", "window": "StatefulSet", "inference": "Deploy
         ("standalone", {"standalone": "StatefulSet"}),
         ("mtls", {"standalone": "StatefulSet"}),
         ("pull", {"pull": "StatefulSet"}),
-        ("everything", {**ROLES, "api": "Deployment", "pull": "StatefulSet"}),
+        ("playground", {"playground": "Deployment"}),
+        (
+            "everything",
+            {**ROLES, "api": "Deployment", "playground": "Deployment", "pull": "StatefulSet"},
+        ),
     ],
 )
 def test_every_role_has_a_workload_of_its_own(shape: str, kinds: dict[str, str]) -> None:
@@ -69,7 +73,7 @@ def test_every_role_has_a_workload_of_its_own(shape: str, kinds: dict[str, str])
 
 
 def test_every_shape_is_looked_at() -> None:
-    assert len(SHAPES) == 9
+    assert len(SHAPES) == 10
 
 
 CLIENT_CA = [
@@ -90,6 +94,8 @@ CLIENT_CA = [
         ("kafka", ["config.sink.url="], "set config.sink.url"),
         ("pull", ["config.pull.url="], "set config.pull.url"),
         ("pull", ["pull.enabled=false"], "nothing would run"),
+        ("playground", ["playground.enabled=false"], "nothing would run"),
+        ("playground", ["playground.replicas=2"], "replicas"),
         ("kafka", ["stream=both"], "/stream"),
         ("kafka", ["receiver.service.port=99999"], "/receiver/service/port"),
         ("kafka", ["receiver.service.port=0"], "/receiver/service/port"),
@@ -124,6 +130,8 @@ CLIENT_CA = [
         ("standalone", [*CLIENT_CA, "podMonitor.tlsConfig.keySecret.name=a",
             "podMonitor.tlsConfig.keySecret.key=b"], "set podMonitor.tlsConfig.cert and .keySecret"),
         ("everything", ["config.api.tls.client_ca_file=a"], "config.api.tls.client_ca_file who scrapes must"),
+        ("everything", ["config.playground.tls.client_ca_file=a"],
+            "config.playground.tls.client_ca_file who scrapes must"),
         ("mtls", ["test.keyFile="], "test.certFile and test.keyFile belong together"),
     ],
 )  # fmt: skip
@@ -227,7 +235,7 @@ def test_values_that_the_documents_show_are_taken(text: str, tmp_path: Path) -> 
 
 
 def test_documents_show_values() -> None:
-    assert len(SHOWN) == 6
+    assert len(SHOWN) == 7
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -238,14 +246,17 @@ def test_notes_tell_where_to_push_and_whom_to_ask(shape: str) -> None:
     notes = done.stdout.partition("NOTES:")[2]
     address = {
         "pull": "Pull mode asks http://prometheus:9090.",
+        "playground": "port-forward service/mine-playground 9204:9204\n  http://localhost:9204/\n",
         "everything": "url: https://mine-receiver.there:443/api/v1/write",
         "mtls": "url: https://mine-receiver.there:9201/api/v1/write",
     }.get(shape, "url: http://mine-receiver.there:9201/api/v1/write")
     assert address in notes
-    assert ("remote_write:" in notes) == (shape != "pull")
-    assert ("helm --namespace there test mine" in notes) == (shape != "pull")
+    assert ("remote_write:" in notes) == (shape not in ("pull", "playground"))
+    assert ("helm --namespace there test mine" in notes) == (shape not in ("pull", "playground"))
     assert ("Alert rules on scores (scores, kubernetes, node-exporter)" in notes) == (shape == "everything")
     assert ("mine-api.there:9202/openapi.json" in notes) == (shape in ("mongo-api", "everything"))
+    assert ("service/mine-playground" in notes) == (shape in ("playground", "everything"))
+    assert ("OPENANOMALY_PLAYGROUND_AUTH_PASSWORD in the Secret" in notes) == (shape == "playground")
     assert "<no value>" not in notes
 
 

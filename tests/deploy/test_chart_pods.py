@@ -12,6 +12,8 @@ from openanomaly.settings import Settings
 ALL = [(shape, role) for shape in SHAPES for role in pods(render(shape))] if SHAPES else []
 EVERY_POD = pytest.mark.parametrize(("shape", "role"), ALL)
 EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES)
+OWN_PORTS = ("api", "playground")
+"""Roles whose port has settings of its own; that of the others is `web`."""
 
 
 @EVERY_POD
@@ -45,7 +47,7 @@ def test_what_pods_write_to_is_a_volume(shape: str, role: str) -> None:
     paths = [re.sub(r"^(embedded://|[a-z_.]+=)", "", word) for word in own["args"]]
     written = ["/tmp", *(path for path in paths if path.startswith("/") and not path.startswith("/etc/"))]
     assert len(written) == 1 + (role in ("standalone", "pull"))
-    if role in ("inference", "standalone", "pull"):
+    if role in ("inference", "standalone", "pull") or (shape, role) == ("everything", "playground"):
         written += [each["value"] for each in own["env"] if each["name"] == "HF_HOME"]
     for path in written:
         assert any(path.startswith(mount) and not each.get("readOnly") for mount, each in mounts.items())
@@ -88,7 +90,7 @@ def test_ports_are_in_range_and_probes_ask_them(shape: str, role: str) -> None:
         "liveness": "/-/healthy",
     }
     assert {each["port"] for each in paths.values()} == {"http"}
-    tls = settings(render(shape)).get("api" if role == "api" else "web", {}).get("tls")
+    tls = settings(render(shape)).get(role if role in OWN_PORTS else "web", {}).get("tls")
     assert {each.get("scheme") for each in paths.values()} == {"HTTPS" if tls else None}
 
 
@@ -157,6 +159,16 @@ def test_what_keeps_state_on_a_volume_is_never_there_twice() -> None:
         assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
 
 
+def test_pages_of_the_playground_have_one_pod_that_holds_up_no_drain() -> None:
+    spec = workloads(render("playground"))["playground"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    # Or the node of the only pod could never be emptied. A share is rounded up (Kubernetes, "Specifying a
+    # disruption budget"), as that of `everything` is.
+    for shape, most in (("playground", 1), ("everything", "25%")):
+        budget = of_kind(render(shape), "PodDisruptionBudget")["playground"]["spec"]
+        assert budget["maxUnavailable"] == most
+
+
 def test_the_volume_of_the_broker_holds_what_it_may_write() -> None:
     [claim] = workloads(render("standalone"))["standalone"]["spec"]["volumeClaimTemplates"]
     size = claim["spec"]["resources"]["requests"]["storage"]
@@ -191,10 +203,10 @@ def test_secrets_come_by_reference() -> None:
     assert not of_kind(render("everything"), "Secret")
 
 
-def settings_mark(*flags: str) -> set[str]:
+def settings_mark(*flags: str, shape: str = "kafka") -> set[str]:
     marks: set[str] = {
         each["spec"]["template"]["metadata"]["annotations"]["openanomaly/settings"]
-        for each in workloads(render("kafka", *flags)).values()
+        for each in workloads(render(shape, *flags)).values()
     }
     return marks
 
@@ -203,6 +215,9 @@ def test_other_pipelines_start_no_pods_and_other_settings_do() -> None:
     before = settings_mark()
     assert settings_mark("--set", "config.pipelines[0].name=other") == before
     assert settings_mark("--set", "config.sink.timeout_s=3") != before
+    # A playground shows the pipelines that its process has read at its start.
+    other = settings_mark("--set", "config.pipelines[0].name=other", shape="playground")
+    assert other != settings_mark(shape="playground")
     # A file that is mounted as a folder changes under a running pod; one with `subPath` never does.
     assert all(
         "subPath" not in mount
@@ -269,10 +284,10 @@ def test_network_policies_let_in_who_is_named() -> None:
         assert all(rule["ports"] == [{"port": "http"}] for rule in rules)
         let_in = list(itertools.chain.from_iterable(peers(rules)))
         assert (sender in let_in) == (role == "receiver")
-        assert (reader in let_in) == (role in ("sink", "api"))
+        assert (reader in let_in) == (role in ("sink", *OWN_PORTS))
         assert scraper in let_in
         probes = [p for p in let_in if test in str(p) and "component" in str(p)]
-        assert len(probes) == (role in ("receiver", "sink", "api"))
+        assert len(probes) == (role in ("receiver", "sink", *OWN_PORTS))
         assert each["spec"]["policyTypes"] == ["Ingress", "Egress"]
         assert each["spec"]["egress"][0]["ports"] == [
             {"port": 53, "protocol": "UDP"},
@@ -317,11 +332,12 @@ def test_every_pod_is_scraped_once() -> None:
 
 def test_who_scrapes_speaks_as_the_port_does() -> None:
     insecure = {"insecureSkipVerify": True}
-    for web, api in itertools.product((True, False), repeat=2):
-        off = [f"config.{name}.tls=null" for name, is_on in (("web", web), ("api", api)) if not is_on]
+    for tls in itertools.product((True, False), repeat=1 + len(OWN_PORTS)):
+        is_on = dict(zip(("web", *OWN_PORTS), tls, strict=True))
+        off = [f"config.{name}.tls=null" for name in is_on if not is_on[name]]
         flags = ["--set", ",".join([*off, "test.caFile="])]
         for role, [endpoint] in scraped(render("everything", *flags)).items():
-            has_tls = api if role == "api" else web
+            has_tls = is_on.get(role, is_on["web"])
             assert (endpoint.get("scheme"), endpoint.get("tlsConfig")) == (
                 ("https", insecure) if has_tls else (None, None)
             ), role

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from deploy.chart import of_kind, render
 from deploy.kubelet import Kubelet
+from deploy.page import see_page
 from parts import secured_kafka
 from parts.kafka import Cluster
 from parts.part import wait_until
@@ -108,3 +109,17 @@ def test_pull_mode(tmp_path: Path, victoria_metrics: VictoriaMetrics) -> None:
         # What OpenAnomalyPullAway looks for.
         assert re.search(r'^openanomaly_ready\{role="pull"\} 1', kubelet.metrics("pull"), re.MULTILINE)
     assert (tmp_path / "pull" / "data" / "pull").is_dir()
+
+
+def test_playground(tmp_path: Path, victoria_metrics: VictoriaMetrics) -> None:
+    secrets = {
+        "openanomaly-credentials": {
+            "OPENANOMALY_PLAYGROUND_AUTH_USERNAME": "people",
+            "OPENANOMALY_PLAYGROUND_AUTH_PASSWORD": "word",
+            "OPENANOMALY_PULL_PASSWORD": "other",
+        }
+    }
+    kubelet = Kubelet(render("playground"), tmp_path, {"prometheus:9090": host(victoria_metrics)}, secrets)
+    with running(kubelet, "playground"):
+        see_page(kubelet.address("playground"), "people", "word")
+        assert re.search(r"^openanomaly_playground_sessions ", kubelet.metrics("playground"), re.MULTILINE)

@@ -54,6 +54,12 @@ def test_the_product_takes_what_a_pod_gives_it(
             "OPENANOMALY_STORE_URL": request.getfixturevalue("store"),
             "OPENANOMALY_API_AUTH_BEARER_TOKEN": "c",
         }
+    elif shape == "playground":
+        variables = {
+            "OPENANOMALY_PLAYGROUND_AUTH_USERNAME": "a",
+            "OPENANOMALY_PLAYGROUND_AUTH_PASSWORD": "b",
+            "OPENANOMALY_PULL_PASSWORD": "c",
+        }
     elif shape == "everything":
         # Its credentials are in files, and pipelines in a store as the API wants them.
         (tmp_path / "all.yaml").write_text("pipelines: [{name: all}, {name: asked, query: up}]")
@@ -64,7 +70,7 @@ def test_the_product_takes_what_a_pod_gives_it(
         ELSEWHERE,
         {
             "openanomaly-credentials": variables,
-            "openanomaly-tokens": {"senders": "a", "admins": "b", "target": "c"},
+            "openanomaly-tokens": {"senders": "a", "admins": "b", "target": "c", "people": "d"},
             **dict.fromkeys(("kafka-ca", "kafka-client", "openanomaly-web", "authorities"), certificates),
             "hub": {"token": "word"},
         },

@@ -14,6 +14,10 @@ KEPT = Retentions(samples_s=21_600, due_s=3_600, forecasts_s=21_600, scores_s=21
 IDLE = Rates.idle.value
 SHOWN_BYTES = 12_000
 """Of an anomalous series on the status page (settings/roles.py, `series_limit`)."""
+PLAYGROUND_BYTES = 550_000_000
+"""Of a playground beside its pages: four of them, with trials at the limits, made 879 MB (2026-11-27)."""
+SAMPLE_BYTES, SERIES_BYTES = 70, 14_000
+"""Of a trial that a page shows (settings/web.py, `samples_limit` and `series_limit`)."""
 SPARE = 1.05
 """What a limit has beyond what was measured, at least."""
 VALUES = (CHART / "values.yaml").read_text()
@@ -39,6 +43,7 @@ def needed() -> dict[str, float]:
     """Bytes of a pod that has as many series as its settings let it have."""
     full = memory(DEFAULTS.window.max_series)
     page = DEFAULTS.status.series_limit * SHOWN_BYTES
+    own = DEFAULTS.playground
     every = sum(full.values()) - (len(full) - 1) * IDLE
     return {
         "receiver": memory(DEFAULTS.receiver.known_series)["receiver"],
@@ -46,13 +51,20 @@ def needed() -> dict[str, float]:
         "inference": full["inference"],
         "sink": full["sink"] + page,
         "standalone": every + page,
+        "playground": PLAYGROUND_BYTES + own.sessions * (page_of_trial() + own.upload_limit_bytes),
     }
+
+
+def page_of_trial() -> int:
+    """Bytes of a page of the playground, without the file."""
+    own = DEFAULTS.playground
+    return own.samples_limit * SAMPLE_BYTES + own.series_limit * SERIES_BYTES
 
 
 @pytest.mark.parametrize("role", needed())
 def test_the_memory_of_a_pod_holds_the_series_that_it_takes(role: str) -> None:
     """Beyond the limit of a setting new ones are refused and counted; beyond the memory the pod is killed."""
-    shape = "standalone" if role == "standalone" else "kafka"
+    shape = role if role in ("standalone", "playground") else "kafka"
     assert limit(shape, role) > SPARE * needed()[role]
 
 
@@ -85,6 +97,13 @@ def test_sums_in_words_are_right() -> None:
     request = container(pods(render("kafka"))["window"])["resources"]["requests"]["memory"]
     held = (in_bytes(request) - IDLE) / Rates.window_series.value
     assert f"one window pod holds {round(held, -4):,.0f} series" in sentences(DOCUMENT)
+    own = DEFAULTS.playground
+    page = round((page_of_trial() + own.upload_limit_bytes) / 1e6)
+    assert f"playground.sessions pages, {own.sessions} by default, of {page} MB each" in sentences(VALUES)
+    beside = f"{PLAYGROUND_BYTES / 1e6:.0f} MB"
+    assert f"and {beside}." in sentences(VALUES)
+    each = f"A playground needs {beside}, and {page} MB for each of `playground.sessions` ({own.sessions})"
+    assert each in sentences(DOCUMENT)
     for name in ("receiver.known_series", "window.max_series"):
         group, _, setting = name.partition(".")
         value = f"{getattr(getattr(DEFAULTS, group), setting):,}"

@@ -14,6 +14,7 @@ import pymongo
 import pytest
 import yaml
 
+from deploy.page import see_page
 from openanomaly.settings.sources import load
 from parts import compose
 from parts.compose import Running
@@ -28,16 +29,23 @@ PROFILES = {
     "gpu": ["--env-file", str(ROOT / "deploy/compose/gpu.env")],
     "mongo": ["--env-file", str(ROOT / "deploy/compose/mongo.env")],
     "tsdb": ["--profile", "tsdb"],
+    "playground": ["--profile", "kafka", "--profile", "playground"],
+    "standalone, playground": ["--profile", "standalone", "--profile", "playground"],
+    "playground alone": ["--profile", "playground"],
 }
 AROUND = {"victoriametrics", "vmalert", "grafana", "node-exporter"}
 ROLES = AROUND | {"kafka", "receiver", "window", "sink", "prometheus", "fleet"}
+STANDALONE = AROUND | {"openanomaly", "prometheus-standalone", "fleet-standalone"}
 SERVICES = {
     "default": ROLES | {"inference"},
-    "standalone": AROUND | {"openanomaly", "prometheus-standalone", "fleet-standalone"},
+    "standalone": STANDALONE,
     "pull": ROLES | {"inference", "pull"},
     "gpu": ROLES | {"inference-gpu"},
     "mongo": ROLES | {"inference", "mongo", "api"},
     "tsdb": {"victoriametrics"},
+    "playground": ROLES | {"inference", "playground"},
+    "standalone, playground": STANDALONE | {"playground"},
+    "playground alone": {"playground"},
 }
 
 
@@ -54,7 +62,7 @@ def test_a_profile_has_what_it_needs_and_nothing_else(profile: str) -> None:
 
 def test_nothing_is_open_to_the_network_and_every_version_is_named() -> None:
     for name, service in compose.project("--profile", "*")["services"].items():
-        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-gpu)?", service["image"]), name
+        assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-gpu|-playground)?", service["image"]), name
         assert all(port["host_ip"] == "127.0.0.1" for port in service.get("ports", [])), name
 
 
@@ -106,10 +114,19 @@ def see_a_spike(running: Running, fleet: str, windows: str) -> None:
     assert not [rule["lastError"] for group in rules for rule in group["rules"] if rule["lastError"]]
 
 
+def see_the_playground(running: Running) -> None:
+    """It is ready, and serves its page to those with the file's credentials alone."""
+    running.wait_until_healthy("playground")
+    given = running.services["playground"]["environment"]
+    name, password = (given[f"OPENANOMALY_PLAYGROUND_AUTH_{what}"] for what in ("USERNAME", "PASSWORD"))
+    see_page(running.address("playground", 9204), name, password)
+
+
 @pytest.mark.timeout(300)
 def test_roles_on_kafka_score_a_spike_and_pull_mode_asks_prometheus(tmp_path: Path) -> None:
-    with compose.up(tmp_path, *PROFILES["pull"]) as running:
+    with compose.up(tmp_path, *PROFILES["pull"], "--profile", "playground") as running:
         see_a_spike(running, "fleet", "window")
+        see_the_playground(running)
         for role in ("receiver", "window", "inference", "sink"):
             address = running.url(role, 9201).removeprefix("http://")
             running.wait_until(functools.partial(is_scraped, running, address), f"metrics of {role}")
@@ -121,13 +138,20 @@ def test_roles_on_kafka_score_a_spike_and_pull_mode_asks_prometheus(tmp_path: Pa
 
 @pytest.mark.timeout(300)
 def test_one_process_without_kafka_scores_a_spike(tmp_path: Path) -> None:
-    with compose.up(tmp_path, "--profile", "standalone") as running:
+    with compose.up(tmp_path, *PROFILES["standalone, playground"]) as running:
         see_a_spike(running, "fleet-standalone", "openanomaly")
+        see_the_playground(running)
+        # What pipelines are tried on: this machine's samples as they are, the fleet's beside their scores.
+        assert running.services["playground"]["environment"]["OPENANOMALY_PULL_URL"] == (
+            "http://victoriametrics:8428"
+        )
+        for selector in ('node_load1{job="node"}', 'y{pipeline="demo"}'):
+            assert values(running, selector), selector
         running.check()
 
 
 def test_the_api_keeps_pipelines_in_mongodb(tmp_path: Path) -> None:
-    with compose.up(tmp_path, *PROFILES["mongo"], "--profile", "mongo") as running:
+    with compose.up(tmp_path, *PROFILES["mongo"], "--profile", "mongo", "--profile", "playground") as running:
         running.wait_until_healthy("api")
         service = running.services["api"]
         token = service["environment"]["OPENANOMALY_API_AUTH_BEARER_TOKEN"]
@@ -139,6 +163,12 @@ def test_the_api_keeps_pipelines_in_mongodb(tmp_path: Path) -> None:
         with pymongo.MongoClient(f"mongodb://{running.address('mongo', 27017)}") as client:
             [kept] = client["openanomaly"]["pipelines"].find()
         assert kept["definition"]["selector"] == "up"
+        see_the_playground(running)
+
+
+def test_the_playground_needs_nothing_of_the_others(tmp_path: Path) -> None:
+    with compose.up(tmp_path, *PROFILES["playground alone"]) as running:
+        see_the_playground(running)
 
 
 def test_grafana_is_given_its_data_source_and_its_dashboards() -> None:

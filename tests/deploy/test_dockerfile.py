@@ -19,6 +19,7 @@ from deploy.dockerfile import ROOT, arguments, stages
 from openanomaly import presets
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+SHOW = ("Dockerfile", "docs/deployment.md")
 TARGETS = ("base", "inference-cpu", "inference-gpu")
 
 
@@ -38,7 +39,8 @@ def test_its_steps_make_an_environment_that_runs(tmp_path: Path) -> None:
     source, made = tmp_path / "src", tmp_path / "openanomaly"
     source.mkdir()
     env = {key: value for key, value in os.environ.items() if not key.startswith(("OPENANOMALY_", "VIRTUAL"))}
-    env |= {"UV_PROJECT_ENVIRONMENT": str(made), "UV_PYTHON_DOWNLOADS": "never", "EXTRAS": "pull api mongo"}
+    extras = "pull api mongo playground"
+    env |= {"UV_PROJECT_ENVIRONMENT": str(made), "UV_PYTHON_DOWNLOADS": "never", "EXTRAS": extras}
     for instruction, text in stages()["build-base"].steps:
         words = text.split()
         if instruction == "COPY":
@@ -58,6 +60,8 @@ def test_its_steps_make_an_environment_that_runs(tmp_path: Path) -> None:
     assert any("chronos-bolt-nano" in each for each in plan["starts"])
     python = str(made / "bin" / "python")
     run([python, "-c", "import fastapi, pymongo, requests"], tmp_path, env)
+    plan = json.loads(run([program, "playground", "--dry-run"], tmp_path, env))
+    assert "playground on :9204" in plan["starts"]
     packages = {path.name.split("-")[0] for path in made.glob("lib/python3*/site-packages/*.dist-info")}
     assert packages.isdisjoint({"torch", "pytest", "numba"})
 
@@ -83,13 +87,16 @@ def test_versions_are_named_and_agree() -> None:
     assert any(re.search(r"uv==\d+\.\d+\.\d+$", text) for text in stages()["build"].of("RUN"))
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     ours = {each["image"] for each in services.values() if each["image"].startswith("openanomaly")}
-    assert ours == {f"openanomaly:{PROJECT['version']}", f"openanomaly:{PROJECT['version']}-gpu"}
+    assert ours == {f"openanomaly:{PROJECT['version']}{kind}" for kind in ("", "-gpu", "-playground")}
 
 
 def test_extras_exist() -> None:
-    built = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["api"]["build"]["args"]
-    named = {*arguments()["EXTRAS"].split(), *built["EXTRAS"].split(), "chronos"}
-    assert named <= set(PROJECT["optional-dependencies"])
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    built = [services[name]["build"]["args"]["EXTRAS"] for name in ("api", "playground")]
+    shown = re.findall(r'EXTRAS="([a-z ]*)"', "".join((ROOT / each).read_text() for each in SHOW))
+    assert set(built) <= set(shown)
+    named = {extra for extras in (*built, *shown) for extra in extras.split()}
+    assert {"api", "playground"} <= named <= set(PROJECT["optional-dependencies"])
 
 
 @pytest.mark.timeout(300)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from openanomaly import cli
 from openanomaly.cli import ROLES
 from openanomaly.exits import CONFIG
 from openanomaly.settings.sources import load
@@ -136,6 +137,16 @@ def test_variables_are_settings_and_the_command_exists(unit: str) -> None:
     if unit == ALONE:
         [state] = values(unit, "StateDirectory")
         assert settings.broker.url == f"embedded:///var/lib/{state}/broker"
+
+
+def test_every_role_that_the_unit_names_is_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    about = (FOLDER / ROLE).read_text().partition("[Unit]")[0]
+    named = re.findall(r"@([a-z]+)\b", about)
+    assert set(named) == {*ROLES, "pull", "api", "playground"} - {"run"}
+    for role in named:
+        with pytest.raises(SystemExit) as end:
+            cli.main([role, "--help"])
+        assert end.value.code == 0, capsys.readouterr().err
 
 
 def test_what_a_restart_does_not_cure_is_not_restarted() -> None:

@@ -42,6 +42,8 @@ OLDER = {
     r"\n *protobuf_message: .*": "",
     r"^-notifier\.blackhole$": f"-notifier.url=http://{HOST}:9",
 }
+PORTS = {"api": 9202, "playground": 9204}
+"""Command -> its port; 9201 of all others."""
 HEALTHY_S = 90.0
 
 
@@ -150,7 +152,7 @@ class Running:
         return Process([program(binary), *words, address], log, environment)
 
     def _listen(self, name: str, command: str) -> str:
-        return self.address(name, 9202 if command == "api" else 9201)
+        return self.address(name, PORTS.get(command, 9201))
 
     def _kafka(self, name: str, environment: dict[str, str]) -> list[str]:
         """Kafka's command. Its image makes properties of variables and formats the folder, as here."""

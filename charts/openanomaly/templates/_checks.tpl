@@ -8,7 +8,7 @@
 {{- fail (printf "the release name %q has more than 40 characters: names of its pods would be too long for Kubernetes" .Release.Name) }}
 {{- end }}
 {{- if not $roles }}
-{{- fail "nothing would run: set stream to roles or standalone, or pull.enabled, or api.enabled" }}
+{{- fail "nothing would run: set stream to roles or standalone, or pull.enabled, api.enabled or playground.enabled" }}
 {{- end }}
 
 {{- if eq .Values.stream "roles" }}
@@ -34,7 +34,8 @@
   "broker.sasl_password"
   "web.auth.bearer_token" "web.auth.password" "web.admin_auth.bearer_token" "web.admin_auth.password"
   "sink.bearer_token" "sink.password" "pull.bearer_token" "pull.password"
-  "api.auth.bearer_token" "api.auth.password" "api.admin_token" }}
+  "api.auth.bearer_token" "api.auth.password" "api.admin_token"
+  "playground.auth.bearer_token" "playground.auth.password" }}
 {{- $value := $config }}
 {{- range $name := splitList "." $path }}
 {{- $value = get ($value | default dict) $name | default dict }}
@@ -64,7 +65,7 @@
 
 {{- if .Values.podMonitor.enabled }}
 {{- $shown := .Values.podMonitor.tlsConfig | default dict }}
-{{- range $settings := ternary (list "web" "api") (list "web") .Values.api.enabled }}
+{{- range $settings := include "openanomaly.ports" . | fromJsonArray }}
 {{- $tls := include "openanomaly.tls" (dict "root" $ "settings" $settings) | fromJson }}
 {{- if and $tls.client_ca_file (not (and $shown.cert $shown.keySecret)) }}
 {{- fail (printf "set podMonitor.tlsConfig.cert and .keySecret: with config.%s.tls.client_ca_file who scrapes must show a certificate" $settings) }}

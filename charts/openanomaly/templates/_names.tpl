@@ -35,7 +35,17 @@ labels: {{- include "openanomaly.labels" . | nindent 2 }}
 {{- if eq .Values.stream "standalone" }}{{ $roles = list "standalone" }}{{ end }}
 {{- if .Values.pull.enabled }}{{ $roles = append $roles "pull" }}{{ end }}
 {{- if .Values.api.enabled }}{{ $roles = append $roles "api" }}{{ end }}
+{{- if .Values.playground.enabled }}{{ $roles = append $roles "playground" }}{{ end }}
 {{- toJson $roles }}
+{{- end }}
+
+{{/* The groups of settings that have a port, in JSON: those besides `web` are roles of the same name. */}}
+{{- define "openanomaly.ports" -}}
+{{- $ports := list "web" }}
+{{- range $role := list "api" "playground" }}
+{{- if (index $.Values $role).enabled }}{{ $ports = append $ports $role }}{{ end }}
+{{- end }}
+{{- toJson $ports }}
 {{- end }}
 
 {{/* The role whose pods take samples, and the one whose pods show the status page. */}}
@@ -46,7 +56,7 @@ labels: {{- include "openanomaly.labels" . | nindent 2 }}
 {{- ternary "standalone" "sink" (eq .Values.stream "standalone") }}
 {{- end }}
 
-{{/* The settings of TLS of a port, in JSON: `.settings` is `web`, or `api`. */}}
+{{/* The settings of TLS of a port, in JSON: `.settings` is `web`, `api` or `playground`. */}}
 {{- define "openanomaly.tls" -}}
 {{- get (get .root.Values.config .settings | default dict) "tls" | default dict | toJson }}
 {{- end }}

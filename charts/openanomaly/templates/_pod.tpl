@@ -8,6 +8,7 @@ The pod of a role. Call with root, role, args (list), and where needed
 */}}
 {{- define "openanomaly.pod" -}}
 {{- $root := .root }}
+{{- $config := $root.Values.config }}
 {{- $values := index $root.Values .role }}
 {{- $pod := mergeOverwrite (deepCopy $root.Values.pod) $values.pod }}
 {{- $tls := include "openanomaly.tls" (dict "root" $root "settings" (.settings | default "web")) | fromJson }}
@@ -16,8 +17,8 @@ metadata:
     {{- include "openanomaly.labels" . | nindent 4 }}
     {{- with $pod.labels }}{{ toYaml . | nindent 4 }}{{ end }}
   annotations:
-    # Pods take over other pipelines while they run; other settings hold for new ones.
-    openanomaly/settings: {{ toJson (omit $root.Values.config "pipelines") | sha256sum }}
+    # Pods take over other pipelines while they run, but for the playground; other settings hold for new ones.
+    openanomaly/settings: {{ ternary $config (omit $config "pipelines") (eq .role "playground") | toJson | sha256sum }}
     {{- with $pod.annotations }}{{ toYaml . | nindent 4 }}{{ end }}
 spec:
   automountServiceAccountToken: false

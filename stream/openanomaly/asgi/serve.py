@@ -3,6 +3,7 @@
 import logging
 import signal
 import socket
+import threading
 from types import FrameType
 from typing import Literal
 
@@ -55,14 +56,16 @@ def serve(
         )
         scheme = "http" if context is None else "https"
         log.info("%s: %s on port %d", told, scheme, listener.getsockname()[1])
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, _asked)  # uvicorn raises it again when all is done
+        if threading.current_thread() is threading.main_thread():
+            # Once uvicorn has ended for a signal it raises it anew, for the handler that was there before.
+            for each in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(each, _already_ended)
         uvicorn.Server(config).run([listener])
     return 0
 
 
-def _asked(number: int, frame: FrameType | None) -> None:
-    """It was to stop, and has stopped."""
+def _already_ended(number: int, frame: FrameType | None) -> None:
+    """The default would be a death by the signal, or a traceback: no status that says that all went well."""
 
 
 def _listen(address: str, group: str) -> socket.socket:

@@ -8,9 +8,11 @@ import re
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from prometheus_client import Gauge
 from prometheus_client.exposition import choose_encoder
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -29,6 +31,7 @@ from openanomaly.web.server import tls_context
 _PAGE = Path(__file__).with_name("page.py")
 _TALKATIVE = ("streamlit", "uvicorn", "websockets")
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 _TRY_AGAIN_LATER = 1013  # RFC 6455's registry of close codes
 
 
@@ -110,7 +113,7 @@ class Limited:
 
 
 class Closed:
-    """Answers say that a page loads nothing from elsewhere, and is in no page of somebody else."""
+    """A page loads nothing from elsewhere, is in no page of somebody else, and is asked by none."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -126,7 +129,17 @@ class Closed:
                 message = {**message, "headers": [*message["headers"], *self._headers]}
             await send(message)
 
-        await self._app(scope, receive, told if scope["type"] == "http" else send)
+        if scope["type"] != "websocket":
+            await self._app(scope, receive, told if scope["type"] == "http" else send)
+            return
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
+            return
+        # Streamlit would compare it with addresses of this machine, and ask a server on the internet for one.
+        rest = [(name, value) for name, value in scope["headers"] if name.lower() != b"origin"]
+        await self._app({**scope, "headers": rest}, receive, send)
 
 
 def _policy() -> str:

@@ -98,6 +98,31 @@ def test_sockets_are_refused_as_pages_are() -> None:
     assert socket(app(auth=AUTH))["type"] == "websocket.close"
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "is_taken"),
+    [
+        (None, "localhost:9204", True),
+        ("http://localhost:9204", "localhost:9204", True),
+        ("https://play.example", "play.example", True),
+        ("https://PLAY.example", "play.example", True),
+        ("https://evil.example", "play.example", False),
+        ("http://localhost:9205", "localhost:9204", False),
+        ("null", "localhost:9204", False),
+    ],
+)
+def test_pages_of_others_open_no_socket(origin: str | None, host: str, is_taken: bool) -> None:
+    seen: list[Any] = []
+
+    async def page(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["headers"]))
+        await send({"type": "websocket.accept"})
+
+    given = {"Host": host} if origin is None else {"Host": host, "Origin": origin}
+    answer = socket(server.Closed(page), **given)
+    assert answer["type"] == ("websocket.accept" if is_taken else "websocket.close")
+    assert [b"origin" in headers for headers in seen] == [False] * is_taken
+
+
 def test_a_page_too_many_is_refused() -> None:
     opened = Gauge("opened", "", registry=None)
 
