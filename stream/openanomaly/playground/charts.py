@@ -21,6 +21,7 @@ _CAP = 10.0
 _MARGIN = 46
 """Both charts of a series begin at the same place."""
 _CLOCK = "utcFormat(datum.value, utchours(datum.value) + utcminutes(datum.value) ? '%H:%M' : '%b %d')"
+_UTC = alt.Scale(type="utc")
 _TIME_AXIS = alt.Axis(title=None, labelExpr=_CLOCK, labelOverlap="greedy", grid=False)
 
 
@@ -76,7 +77,7 @@ def drawn(
         with_brush: a span of time can be chosen.
     """
     first, last = frame["time"].min(), frame["time"].max()
-    time = alt.X("time:T", title=None, scale=alt.Scale(type="utc"), axis=_TIME_AXIS)
+    time = alt.X("time:T", title=None, scale=_UTC, axis=_TIME_AXIS)
     base = alt.Chart(frame).encode(x=time)
     value = alt.Y(
         "lower:Q",
@@ -98,12 +99,14 @@ def drawn(
     if with_brush:
         values = values.add_params(alt.selection_interval(name=BRUSH, encodings=["x"]))
     score = alt.Y(
-        "score:Q",
+        "shown:Q",
         scale=alt.Scale(domain=[0, _CAP], type="sqrt"),
         axis=alt.Axis(title=None, values=[0, 1, 5, 10], minExtent=_MARGIN, maxExtent=_MARGIN),
     )
     scores: Any = alt.layer(
-        base.mark_bar(width=2, clip=True).encode(
+        base.mark_bar(width=2, clip=True)
+        .transform_calculate(shown="datum.score || 0")  # in warm-up too: both axes are the same
+        .encode(
             y=score,
             color=alt.condition(is_bad, alt.value(BAD), alt.value(BAR)),
             tooltip=_tooltip(frame),
@@ -134,7 +137,11 @@ def _domain(frame: pd.DataFrame) -> list[float]:
 
 
 def _spans(
-    spans: Sequence[Span], first: pd.Timestamp, last: pd.Timestamp, color: str, opacity: float
+    spans: Sequence[Span],
+    first: pd.Timestamp,
+    last: pd.Timestamp,
+    color: str,
+    opacity: float,
 ) -> list[alt.Chart]:
     shown = [
         (max(pd.Timestamp(a, unit="ms", tz="UTC"), first), min(pd.Timestamp(b, unit="ms", tz="UTC"), last))
@@ -145,4 +152,4 @@ def _spans(
         return []
     frame = pd.DataFrame(there, columns=["from", "to"])
     chart = alt.Chart(frame).mark_rect(color=color, opacity=opacity, stroke=color, strokeOpacity=opacity * 2)
-    return [chart.encode(x=alt.X("from:T", scale=alt.Scale(type="utc"), axis=_TIME_AXIS), x2="to:T")]
+    return [chart.encode(x=alt.X("from:T", scale=_UTC, axis=_TIME_AXIS), x2="to:T")]

@@ -189,7 +189,8 @@ def _options(settings: PlaygroundSettings) -> dict[str, object]:
         "server.fileWatcherType": "none",
         "server.headless": True,
         "server.maxUploadSize": -(-settings.upload_limit_bytes // (1 << 20)),
-        "theme.primaryColor": "#2a68b3",
+        "theme.light.primaryColor": "#2a68b3",
+        "theme.dark.primaryColor": "#7fb2f0",
     }
 
 
