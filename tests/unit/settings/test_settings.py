@@ -143,6 +143,7 @@ def test_no_secret_is_shown() -> None:
             "admin_url": "https://me:hunter2@a.example",
             "admin_token": "hunter2",
         },
+        "playground": {"auth": {"bearer_token": "hunter2", "username": "a", "password": "hunter2"}},
         **{
             group: {
                 "url": "https://me:hunter2@a.example/write",
