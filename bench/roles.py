@@ -229,6 +229,8 @@ async def delays(at: Broker, o: argparse.Namespace) -> Figures:
     count = np.array([n for _, _, n in found])
     if count.sum() != o.series * o.live:
         raise RuntimeError(f"{count.sum()} of {o.series * o.live} scores came")
+    last = {t: max(arrived for at_ms, arrived, _ in found if at_ms == t) - t / 1000 for t in wanted}
+    print(f"{at.name}: s from each step's end to its last score:", *(f"{s:.2f}" for s in last.values()))
     ends = np.repeat([arrived - t / 1000 for t, arrived, _ in found], count)
     samples = np.repeat([arrived - sent_s[t] for t, arrived, _ in found], count)
     return {
