@@ -14,6 +14,7 @@ OpenAnomalyError
 +-- BrokerError            the embedded broker cannot work: in use, corrupt, or out of disk
 +-- DeliveryError          records are missing where none may be; the process must restart and re-read
 +-- RestartNeededError     pipelines changed in a way that only a new process can take over
++-- TrialError             a trial of the playground did not come to its end
 +-- ForecastError          this batch has no new forecast; the old ones serve on, and it is counted
 """
 
@@ -124,3 +125,7 @@ class ForecastError(OpenAnomalyError):
     def __init__(self, message: str, reason: str = "engine") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class TrialError(OpenAnomalyError):
+    """A trial of the playground did not come to its end."""

@@ -57,6 +57,28 @@ class Recording:
         return sum(len(s.timestamp_ms) for s in self.series)
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """How much may be read, counted before samples of one time are left out.
+
+    Attributes:
+        group: settings that have `series_limit` and `samples_limit`, for people.
+    """
+
+    series: int
+    samples: int
+    group: str
+
+    def check(self, series: int, samples: int) -> None:
+        """
+        Raises:
+            ConfigError: it is too much.
+        """
+        for what, count, most in (("series", series, self.series), ("samples", samples, self.samples)):
+            if count > most:
+                raise ConfigError(f"{count:,} {what} or more, at most {self.group}.{what}_limit={most:,}")
+
+
 @dataclass(slots=True)
 class _Pieces:
     timestamp_ms: list[NDArray[np.int64]] = field(default_factory=list)
@@ -67,8 +89,10 @@ class _Pieces:
 class RecordingBuilder:
     """Takes pieces of series in any order."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: Limit | None = None) -> None:
+        self.limit = limit
         self._pieces: dict[Labels, _Pieces] = {}
+        self._samples = 0
         self._has_events = False
 
     def add(
@@ -78,7 +102,14 @@ class RecordingBuilder:
         value: NDArray[np.float64],
         is_event: NDArray[np.bool_] | None = None,
     ) -> None:
-        """Take samples of one series, (N,) each."""
+        """Take samples of one series, (N,) each.
+
+        Raises:
+            ConfigError: there are more than the limit allows.
+        """
+        self._samples += len(value)
+        if self.limit is not None:
+            self.limit.check(len(self._pieces) + (labels not in self._pieces), self._samples)
         pieces = self._pieces.setdefault(labels, _Pieces())
         pieces.timestamp_ms.append(timestamp_ms)
         pieces.value.append(value)

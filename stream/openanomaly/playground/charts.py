@@ -18,6 +18,8 @@ PLOT, STRIP = 240, 110
 BRUSH = "range"
 """Name of the selection of a span of time."""
 _CAP = 10.0
+_GAP = 1.75
+"""Times the usual distance of two points: behind more than that something is missing."""
 _MARGIN = 46
 """Both charts of a series begin at the same place."""
 _CLOCK = "utcFormat(datum.value, utchours(datum.value) + utcminutes(datum.value) ? '%H:%M' : '%b %d')"
@@ -25,40 +27,51 @@ _UTC = alt.Scale(type="utc")
 _TIME_AXIS = alt.Axis(title=None, labelExpr=_CLOCK, labelOverlap="greedy", grid=False)
 
 
-def of_curve(curve: Curve) -> pd.DataFrame:
-    """Points of a whole recording."""
-    return _frame(curve.time_ms, curve.low, curve.high, curve.expected, curve.lower, curve.upper, curve.score)
+def of_curve(curve: Curve, point_ms: int) -> pd.DataFrame:
+    """Points of a whole recording, `point_ms` apart where nothing is missing."""
+    low, high = curve.low.astype(np.float64), curve.high.astype(np.float64)
+    middle = (low + high) / 2
+    # What is odd about a point is the value of it that is further from what was expected.
+    expected = np.where(np.isfinite(curve.expected), curve.expected, middle)
+    peak = np.where(np.abs(high - expected) >= np.abs(low - expected), high, low)
+    columns = {
+        "low": low,
+        "high": high,
+        "value": middle,
+        "peak": peak,
+        "expected": curve.expected,
+        "lower": curve.lower,
+        "upper": curve.upper,
+        "score": curve.score,
+    }
+    return _frame(curve.time_ms, columns, point_ms)
 
 
-def of_steps(steps: Steps, by_end: bool) -> pd.DataFrame:
+def of_steps(steps: Steps, by_end: bool, step_ms: int) -> pd.DataFrame:
     """Steps one by one."""
-    time_ms = steps.end_ms if by_end else steps.sample_ms
-    frame = _frame(time_ms, steps.value, steps.value, steps.expected, steps.lower, steps.upper, steps.score)
-    frame["reason"] = [Reason(reason).text for reason in steps.reason.tolist()]
+    columns: dict[str, NDArray[Any]] = {
+        "low": steps.value,
+        "high": steps.value,
+        "value": steps.value,
+        "peak": steps.value,
+        "expected": steps.expected,
+        "lower": steps.lower,
+        "upper": steps.upper,
+        "score": steps.score,
+        "reason": np.array([Reason(reason).text for reason in steps.reason.tolist()], dtype=object),
+    }
+    return _frame(steps.end_ms if by_end else steps.sample_ms, columns, step_ms)
+
+
+def _frame(time_ms: NDArray[np.int64], columns: dict[str, NDArray[Any]], point_ms: int) -> pd.DataFrame:
+    """With a row of nothing in each gap, so that no line is drawn through it."""
+    gap = np.flatnonzero(np.diff(time_ms) > _GAP * point_ms)
+    frame = pd.DataFrame({"time": time_ms, **columns})
+    if gap.size:
+        nothing = pd.DataFrame({"time": time_ms[gap] + point_ms})
+        frame = pd.concat([frame, nothing], ignore_index=True).sort_values("time", kind="stable")
+    frame["time"] = pd.to_datetime(frame["time"], unit="ms", utc=True)
     return frame
-
-
-def _frame(
-    time_ms: NDArray[np.int64],
-    low: NDArray[Any],
-    high: NDArray[Any],
-    expected: NDArray[Any],
-    lower: NDArray[Any],
-    upper: NDArray[Any],
-    score: NDArray[Any],
-) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "time": pd.to_datetime(time_ms, unit="ms", utc=True),
-            "low": low,
-            "high": high,
-            "value": (low.astype(float) + high) / 2,
-            "expected": expected,
-            "lower": lower,
-            "upper": upper,
-            "score": score,
-        }
-    )
 
 
 def drawn(
@@ -85,6 +98,8 @@ def drawn(
         axis=alt.Axis(title=None, format="~s", minExtent=_MARGIN, maxExtent=_MARGIN),
     )
     is_bad = alt.datum.score > alert_score
+    bad = base.mark_circle(color=BAD, size=36, clip=True).encode(y="peak:Q", tooltip=_tooltip(frame))
+    bad = bad.transform_filter(is_bad)
     values: Any = alt.layer(
         *_spans([(e.start_ms, e.end_ms) for e in episodes], first, last, BAD, 0.10),
         *_spans(known, first, last, KNOWN, 0.22),
@@ -92,9 +107,7 @@ def drawn(
         base.mark_line(color=BAND, strokeDash=[4, 3], strokeWidth=1, clip=True).encode(y="expected:Q"),
         base.mark_area(color=VALUE, opacity=0.25, clip=True).encode(y="low:Q", y2="high:Q"),
         base.mark_line(color=VALUE, strokeWidth=1.5, clip=True).encode(y="value:Q", tooltip=_tooltip(frame)),
-        base.mark_circle(color=BAD, size=36, clip=True)
-        .encode(y="value:Q", tooltip=_tooltip(frame))
-        .transform_filter(is_bad),
+        *([bad] if (frame["score"] > alert_score).any() else []),  # Vega complains of marks without data
     ).properties(height=PLOT)
     if with_brush:
         values = values.add_params(alt.selection_interval(name=BRUSH, encodings=["x"]))
@@ -119,11 +132,12 @@ def drawn(
 
 
 def _tooltip(frame: pd.DataFrame) -> list[alt.Tooltip]:
-    numbers = ("value", "expected", "lower", "upper", "score")
+    is_whole = "reason" not in frame
+    numbers = (*(("low", "high") if is_whole else ("value",)), "expected", "lower", "upper", "score")
     return [
         alt.Tooltip("time:T", title="time", format="%Y-%m-%d %H:%M:%S", formatType="utc"),
         *(alt.Tooltip(f"{name}:Q", format=".5~g") for name in numbers),
-        *([alt.Tooltip("reason:N")] if "reason" in frame else []),
+        *([] if is_whole else [alt.Tooltip("reason:N")]),
     ]
 
 

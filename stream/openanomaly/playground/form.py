@@ -14,9 +14,11 @@ from openanomaly.playground import texts
 _DOCUMENT, _SHOWN = "document", "shown"
 """Keys of the state of a page: the document, from which all else follows, and the last pipeline that it held.
 
-Neither is a widget's: a browser sends the values of all its widgets with whatever is done, also of those that
-we have changed meanwhile. For the same reason the key of a widget has the value that it was drawn with: what
-comes for another one is of the past.
+Neither is a widget's, as a browser sends the values of all its widgets with whatever is done, also of those
+that we have changed meanwhile. For the same reason the key of a widget has the value that it was drawn with:
+what comes for another one is of the past. And no widget has a callback: one that is under way is given up
+when the next thing is done, and what it was to write is lost. What a widget returns is compared with the
+document.
 """
 _STEPS = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
 _Path = tuple[str, ...]
@@ -78,54 +80,61 @@ def ask(asked: str) -> None:
     _keep(texts.ask(st.session_state[_DOCUMENT], asked))
 
 
-def show(models: Sequence[str]) -> Pipeline | None:
-    """Draw the form; the pipeline that it holds, None while it holds none."""
+def show(models: Sequence[str]) -> tuple[Pipeline | None, bool]:
+    """Draw the form.
+
+    Returns:
+        The pipeline that it holds, None while it holds none; whether it was changed, and so is to be drawn
+        again: what is done next comes by the keys of now.
+    """
+    fields, below = st.container(), st.container()
     document: str = st.session_state[_DOCUMENT]
-    problem = ""
+    is_off = not _is_one(document)
+    with below, st.expander("All options, as YAML", expanded=is_off):
+        key = f"document={document}"
+        text = st.text_area("Pipeline", document, key=key, height=220, label_visibility="collapsed")
+    if text != document:
+        _keep(text)
+        is_off = not _is_one(text)
+    pipeline = shown()
+    with fields:
+        left, right = st.columns(2)
+    changed = [
+        _select(left, _STEP, _STEPS, pipeline, is_off, texts.duration),
+        _select(right, _MODEL, models, pipeline, is_off),
+        _select(left, _DIRECTION, ("both", "above", "below"), pipeline, is_off),
+        _number(right, _ALERT, pipeline, is_off, 0.01, 0.1),
+        _number(left, _TOLERANCE, pipeline, is_off, 0.0, 0.05),
+        _number(right, _DEVIATION, pipeline, is_off, 0.0, None),
+        _number(left, _RELATIVE, pipeline, is_off, 0.0, 0.05),
+    ]
+    if is_off:
+        try:
+            texts.parsed(text)
+        except ConfigError as exc:
+            below.error(texts.lines(str(exc)))
+        return None, text != document
+    return shown(), text != document or any(changed)
+
+
+def _is_one(document: str) -> bool:
     try:
         texts.parsed(document)
-    except ConfigError as exc:
-        problem = str(exc)
-    shown: Pipeline = st.session_state[_SHOWN]
-    left, right = st.columns(2)
-    is_off = bool(problem)
-    _select(left, _STEP, _STEPS, shown, is_off, texts.duration)
-    _select(right, _MODEL, models, shown, is_off)
-    _select(left, _DIRECTION, ("both", "above", "below"), shown, is_off)
-    _number(right, _ALERT, shown, is_off, 0.01, 0.1)
-    _number(left, _TOLERANCE, shown, is_off, 0.0, 0.05)
-    _number(right, _DEVIATION, shown, is_off, 0.0, None)
-    _number(left, _RELATIVE, shown, is_off, 0.0, 0.05)
-    with st.expander("All options, as YAML", expanded=is_off):
-        key = f"document={document}"
-        st.text_area(
-            "Pipeline",
-            document,
-            key=key,
-            on_change=_take,
-            args=(key,),
-            height=220,
-            label_visibility="collapsed",
-        )
-    if problem:
-        st.error(_escaped(problem))
-        return None
-    return shown
+    except ConfigError:
+        return False
+    return True
 
 
-def _take(key: str) -> None:
-    """The document was edited."""
-    _keep(st.session_state[key])
+def shown() -> Pipeline:
+    """The last pipeline that the document held."""
+    found: Pipeline = st.session_state[_SHOWN]
+    return found
 
 
 def _keep(document: str) -> None:
     st.session_state[_DOCUMENT] = document
     with contextlib.suppress(ConfigError):
         st.session_state[_SHOWN] = texts.parsed(document)
-
-
-def _escaped(text: str) -> str:
-    return "\n\n".join(f"`{line}`" if "`" not in line else line for line in text.splitlines())
 
 
 def _whole(number: float) -> float:
@@ -136,45 +145,44 @@ def _select(
     place: Any,
     field: _Field,
     options: Sequence[Any],
-    shown: Pipeline,
+    pipeline: Pipeline,
     is_off: bool,
     said: Callable[[Any], str] = str,
-) -> None:
-    value = field.of(shown)
+) -> bool:
+    value = field.of(pipeline)
     every = list(options) if value in options else [*options, value]
-    key = field.key(value)
-    place.selectbox(
+    chosen = place.selectbox(
         field.label,
         every,
         every.index(value),
-        key=key,
+        key=field.key(value),
         help=field.help,
         disabled=is_off,
         format_func=said,
-        on_change=_write,
-        args=(field, key),
     )
+    return _take(field, value, chosen)
 
 
 def _number(
-    place: Any, field: _Field, shown: Pipeline, is_off: bool, least: float, step: float | None
-) -> None:
-    value = float(field.of(shown))
-    key = field.key(value)
-    place.number_input(
+    place: Any, field: _Field, pipeline: Pipeline, is_off: bool, least: float, step: float | None
+) -> bool:
+    value = float(field.of(pipeline))
+    typed = place.number_input(
         field.label,
-        min_value=least,
+        min_value=min(least, value),
         value=value,
         step=step,
         format="%g",
-        key=key,
+        key=field.key(value),
         help=field.help,
         disabled=is_off,
-        on_change=_write,
-        args=(field, key),
     )
+    return _take(field, value, typed)
 
 
-def _write(field: _Field, key: str) -> None:
-    """A field was changed: the document too."""
-    put(field.path, st.session_state[key])
+def _take(field: _Field, drawn: Any, returned: Any) -> bool:
+    """Whether a field was changed; then the document is too."""
+    if returned is None or returned == drawn:
+        return False
+    put(field.path, returned)
+    return True

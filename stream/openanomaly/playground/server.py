@@ -1,5 +1,6 @@
 """The playground's own composition root: settings in, Streamlit configured, a server run."""
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -29,6 +30,7 @@ from openanomaly.web.auth import Credentials
 from openanomaly.web.server import tls_context
 
 _PAGE = Path(__file__).with_name("page.py")
+_LEAVES_S = 2.0
 _TALKATIVE = ("streamlit", "uvicorn", "websockets")
 _INLINE = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
@@ -44,7 +46,8 @@ def build(settings: Settings) -> ASGIApp:
     shop = Workshop(settings)
     workshop.install(shop)
     bootstrap.load_config_options(_options(settings.playground))
-    app = App(_PAGE, routes=_probes(shop), lifespan=_one_log)
+    app = App(_PAGE, routes=_probes(shop), lifespan=_begun)
+    _one_log()
     return guarded(app, settings.playground, shop.telemetry.playground.sessions)
 
 
@@ -86,30 +89,25 @@ class Limited:
     """Pages that are open at once, at most `limit`: each holds what it tried."""
 
     def __init__(self, app: ASGIApp, limit: int, opened: Gauge) -> None:
-        self._app, self._limit, self._opened = app, limit, opened
-        self._open = 0
+        self._app, self._opened = app, opened
+        self._places = asyncio.Semaphore(limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_full = self._open >= self._limit
-        if is_full and scope["type"] == "http" and scope["path"] == "/":
-            text = (
-                f"{self._open} pages are open, at most playground.sessions={self._limit}; try again later\n"
-            )
-            await PlainTextResponse(text, 503, {"Retry-After": "30"})(scope, receive, send)
-            return
         if scope["type"] != "websocket":
             await self._app(scope, receive, send)
             return
-        if is_full:
+        try:
+            async with asyncio.timeout(_LEAVES_S):  # a page that is loaded anew is open twice for a moment
+                await self._places.acquire()
+        except TimeoutError:
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
             return
-        self._open += 1
-        self._opened.set(self._open)
+        self._opened.inc()
         try:
             await self._app(scope, receive, send)
         finally:
-            self._open -= 1
-            self._opened.set(self._open)
+            self._opened.dec()
+            self._places.release()
 
 
 class Closed:
@@ -134,12 +132,19 @@ class Closed:
             return
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower():
+        if origin is not None and not _is_of(origin, headers.get("host", "")):
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
             return
         # Streamlit would compare it with addresses of this machine, and ask a server on the internet for one.
         rest = [(name, value) for name, value in scope["headers"] if name.lower() != b"origin"]
         await self._app({**scope, "headers": rest}, receive, send)
+
+
+def _is_of(origin: str, host: str) -> bool:
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False
 
 
 def _policy() -> str:
@@ -165,14 +170,18 @@ def _policy() -> str:
 
 
 @contextlib.asynccontextmanager
-async def _one_log(app: App) -> AsyncIterator[None]:
+async def _begun(app: App) -> AsyncIterator[None]:
+    _one_log()  # it has set up more of them by now
+    yield
+
+
+def _one_log() -> None:
     """What Streamlit and its server tell goes where all else goes, in the same form."""
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.partition(".")[0] in _TALKATIVE:
             logger.handlers.clear()
             logger.propagate = True
             logger.setLevel(max(logging.WARNING, logging.root.level))
-    yield
 
 
 def _options(settings: PlaygroundSettings) -> dict[str, object]:
@@ -182,7 +191,10 @@ def _options(settings: PlaygroundSettings) -> dict[str, object]:
         "client.showErrorDetails": "none",
         "client.toolbarMode": "minimal",
         "global.developmentMode": False,
+        "logger.enableRich": False,
         "runner.fastReruns": True,
+        "server.disconnectedSessionTTL": 30,
+        "server.enableAgentApi": False,
         "server.enableXsrfProtection": True,
         "server.enableCORS": True,
         "server.enableStaticServing": False,

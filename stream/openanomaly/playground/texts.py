@@ -1,6 +1,9 @@
 """What is taken away from the page: a pipeline's definition, and rules of alerts on its scores."""
 
+import contextlib
 import json
+import math
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -11,17 +14,21 @@ from pydantic import ValidationError
 from openanomaly.adapters.yaml_documents import document
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.pipelines.selector import Selector
+from openanomaly.core.scoring.firing import LOOKBACK_MS
 from openanomaly.errors import ConfigError
 
 _FILE = "pipeline"
+_LONGEST = 100_000
+_WRITTEN_S = 5.0
+"""What a score may take on its way to the database."""
 _RULES = """\
 # Alerts on the scores of pipeline {name}, for Prometheus and vmalert.
 # In {days:.3g} days of {series:,} series ({title}) the first one would have fired {fired:,} times.
 groups:
-  - name: openanomaly-{name}
+  - name: {group}
     rules:
       - alert: AnomalousSeries
-        expr: anomaly_score{{pipeline={pipeline},for!="anomaly_rate"}} > {level:g}
+        expr: {series_expr} > {level:g}
         for: {wait}
         labels: {{severity: info}}
         annotations:
@@ -32,7 +39,7 @@ groups:
 """
 _GROUP_RULE = """
       - alert: AnomalousGroup
-        expr: anomaly_score{{pipeline={pipeline},for="anomaly_rate"}} > 1
+        expr: {group_expr} > 1
         for: {wait}
         labels: {{severity: warning}}
         annotations:
@@ -49,6 +56,11 @@ def parsed(text: str) -> Pipeline:
     Raises:
         ConfigError: it defines none; with line, value and what is allowed.
     """
+    if len(text) > _LONGEST:
+        raise ConfigError(f"{_FILE}: {len(text):,} characters, at most {_LONGEST:,}")
+    with contextlib.suppress(yaml.YAMLError):  # said below
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ConfigError(f"{_FILE}: aliases (*name) are not taken here")
     found = document(text, _FILE)
     if found.problems:
         raise ConfigError("\n".join(found.problems))
@@ -110,7 +122,7 @@ def _is_selector(text: str) -> bool:
 
 def settings(text: str) -> str:
     """A settings file with the pipeline of a document, as it is written there."""
-    return "pipelines:\n  - " + textwrap.indent(text.strip(), "    ").lstrip() + "\n"
+    return "pipelines:\n  - " + textwrap.indent(text.strip("\n"), "    ").lstrip(" ") + "\n"
 
 
 def rules(
@@ -125,10 +137,12 @@ def rules(
     """
     given = {
         "name": pipeline.name,
-        "pipeline": json.dumps(pipeline.name),
+        "group": json.dumps(f"openanomaly-{pipeline.name}"),
+        "series_expr": _seen(pipeline, f'anomaly_score{{pipeline="{pipeline.name}",for!="anomaly_rate"}}'),
+        "group_expr": _seen(pipeline, f'anomaly_score{{pipeline="{pipeline.name}",for="anomaly_rate"}}'),
         "level": level,
         "wait": duration(wait_s),
-        "title": " ".join(title.split()),
+        "title": "".join(c for c in " ".join(title.split()) if c.isprintable()),
         "days": days,
         "series": series,
         "fired": fired,
@@ -138,6 +152,38 @@ def rules(
     if pipeline.group_by:
         text += _GROUP_RULE.format(**given)
     return text
+
+
+def window_s(pipeline: Pipeline) -> int:
+    """How far back rules have to look for a score; 0 where they see it without looking back.
+
+    Databases show a sample for five minutes. Where the next one comes later, a rule that waits begins anew.
+    """
+    comes_s = pipeline.step_s + pipeline.lateness_s
+    return math.ceil(2 * pipeline.step_s) if (comes_s + _WRITTEN_S) * 1000 > LOOKBACK_MS else 0
+
+
+def _seen(pipeline: Pipeline, series: str) -> str:
+    window = window_s(pipeline)
+    return f"last_over_time({series}[{duration(window)}])" if window else series
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, in letters of one width."""
+    fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
+    line = " ".join(text.split())
+    pad = " " if line[:1] == "`" or line[-1:] == "`" else ""
+    return f"{fence}{pad}{line}{pad}{fence}" if line else ""
+
+
+def lines(text: str) -> str:
+    """The same of several lines."""
+    return "\n\n".join(plain(line) for line in text.splitlines() if line.strip())
+
+
+def counted(count: int, what: str) -> str:
+    """`1 page`, `2 pages`."""
+    return f"{count:,} {what}{'s' * (count != 1)}"
 
 
 def duration(seconds: int) -> str:

@@ -1,7 +1,7 @@
 """One pipeline over one recording, and all that the page shows of it."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,20 +15,20 @@ from openanomaly.adapters.recordings.scores import ScoreFile
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.scoring.events import Outcome
-from openanomaly.core.scoring.firing import Firings, firings
+from openanomaly.core.scoring.firing import LOOKBACK_MS, Firings, firings
 from openanomaly.core.scoring.scorer import Judged
 from openanomaly.core.services.backtest import Backtest, ScoredSteps
 from openanomaly.core.services.backtest_summary import Summary
-from openanomaly.errors import OpenAnomalyError
-from openanomaly.playground.data import Data
+from openanomaly.errors import TrialError
+from openanomaly.playground import texts
+from openanomaly.playground.recorded import Recorded
 from openanomaly.reports import page as report
 
+_CELLS, _LEAST_STEPS = 1 << 14, 64
+"""Steps of all series, and at least of time, from one word on how far it is to the next."""
+_CSV_STEPS = 100_000
 Tell = Callable[[int, int], None]
 """Is told of samples that are done, and of all of them."""
-
-
-class TrialError(OpenAnomalyError):
-    """A trial did not come to its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Trial:
         failed: contexts without a forecast, by reason.
     """
 
-    data: Data
+    data: Recorded
     pipeline: Pipeline
     names: list[str]
     summary: Summary
@@ -81,8 +81,13 @@ class Trial:
 
     @property
     def days(self) -> float:
-        """Days of the recording in which there are scores: of the series that has most of them."""
-        return max((s.scored for s in self.summary.series), default=0) * self.pipeline.step_s / 86400
+        """From the first score of any series to the last one."""
+        ends = [s.end_ms[np.isfinite(s.score)] for s in self.steps]
+        there = [end for end in ends if end.size]
+        if not there:
+            return 0.0
+        last, first = max(int(end[-1]) for end in there), min(int(end[0]) for end in there)
+        return (last - first + self.pipeline.step_ms) / 86_400_000
 
     def figures(self) -> dict[str, Any]:
         """What tells one trial from another."""
@@ -106,14 +111,35 @@ class Trial:
         return out
 
     def alerts(self, level: float, wait_s: float) -> list[Firings]:
-        """How often a rule would have fired, for each series."""
-        return [firings(s.end_ms, s.score, level, round(wait_s * 1000)) for s in self.steps]
+        """How often the rule of `texts.rules` would have fired, for each series."""
+        late_ms = round(self.pipeline.lateness_s * 1000)
+        shown_ms = texts.window_s(self.pipeline) * 1000 or LOOKBACK_MS
+        wait_ms = round(wait_s * 1000)
+        return [firings(s.end_ms, s.score, level, wait_ms, shown_ms, late_ms) for s in self.steps]
 
     def csv(self) -> bytes:
         """Every step, as `openanomaly backtest --out` writes it."""
-        every = _joined(self.steps)
-        chunk = ScoredSteps(
-            np.repeat(np.arange(len(self.steps)), [len(s.end_ms) for s in self.steps]),
+        with TemporaryDirectory() as folder:
+            file = Path(folder, "scores.csv")
+            with ScoreFile(file, self.names, self.data.style, self.data.by_end) as out:
+                for chunk in self._chunks():
+                    out.add(chunk)
+            return file.read_bytes()
+
+    def _chunks(self) -> Iterator[ScoredSteps]:
+        """All steps, so many at a time, in the order of time."""
+        ends = np.sort(np.concatenate([s.end_ms for s in self.steps] or [np.zeros(0, np.int64)]))
+        edges = np.unique(ends[_CSV_STEPS - 1 :: _CSV_STEPS])
+        before = -1
+        for edge in [*edges.tolist(), int(ends[-1]) if ends.size else -1]:
+            if edge > before:
+                yield self._chunk([s.between(before + 1, edge) for s in self.steps])
+                before = edge
+
+    def _chunk(self, steps: list[Steps]) -> ScoredSteps:
+        every = _joined(steps)
+        return ScoredSteps(
+            np.repeat(np.arange(len(steps)), [len(s.end_ms) for s in steps]),
             every.sample_ms,
             every.end_ms,
             every.value,
@@ -129,11 +155,6 @@ class Trial:
             ),
             self.data.recording.samples,
         )
-        with TemporaryDirectory() as folder:
-            file = Path(folder, "scores.csv")
-            with ScoreFile(file, self.names, self.data.style, self.data.by_end) as out:
-                out.add(chunk)
-            return file.read_bytes()
 
     def report(self) -> str:
         """The page that `openanomaly backtest --report` writes."""
@@ -144,16 +165,17 @@ class Trial:
 
 
 def run(
-    data: Data, pipeline: Pipeline, engines: Mapping[str, ModelEngine], timeout_s: float, tell: Tell
+    data: Recorded, pipeline: Pipeline, engines: Mapping[str, ModelEngine], timeout_s: float, tell: Tell
 ) -> Trial:
-    """Score every step of the data.
+    """Score every step of the data. What `tell` raises ends it, between two chunks.
 
     Raises:
         ConfigError: the data cannot be scored.
         TrialError: it takes too long.
     """
     recording = data.recording
-    test = Backtest(pipeline.scored, engines, recording.series)
+    chunk_steps = max(_LEAST_STEPS, _CELLS // max(len(recording.series), 1))
+    test = Backtest(pipeline.scored, engines, recording.series, chunk_steps=chunk_steps)
     names = [naming.show(series.labels) for series in recording.series]
     summary = Summary(
         len(names),
@@ -229,6 +251,6 @@ def _joined(parts: Sequence[Steps]) -> Steps:
     )
 
 
-def _span(data: Data) -> tuple[int, int]:
+def _span(data: Recorded) -> tuple[int, int]:
     there = [s.timestamp_ms for s in data.recording.series if len(s.timestamp_ms)]
     return min((int(t[0]) for t in there), default=0), max((int(t[-1]) for t in there), default=0)

@@ -3,8 +3,10 @@
 import logging
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from openanomaly import definitions
 from openanomaly.adapters.engines import make_engines
@@ -38,8 +40,10 @@ class Workshop:
         self._engines: dict[str, ModelEngine] = {}
         self._bench = threading.Lock()  # engines are called from one thread at a time
         self._store = threading.Lock()
-        self._pipelines: tuple[Pipeline, ...] = ()
+        self._pipelines: tuple[Pipeline, ...] | ConfigError = ()
         self._read_s = -_READ_AGAIN_S
+        self._shelf: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._shelf_lock = threading.Lock()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -54,9 +58,39 @@ class Workshop:
         """
         with self._store:
             if time.monotonic() - self._read_s > _READ_AGAIN_S:
-                self._pipelines = definitions.defined(self.settings)
+                try:
+                    self._pipelines = definitions.defined(self.settings)
+                except ConfigError as exc:
+                    self._pipelines = exc  # a store that is away is not asked for every click
                 self._read_s = time.monotonic()
+            if isinstance(self._pipelines, ConfigError):
+                raise self._pipelines
             return self._pipelines
+
+    def keep(self, page: str, what: str, found: Any) -> None:
+        """Hold something large for a page. Those that nobody has looked at for longest give way.
+
+        Streamlit holds the state of pages for some time after they were closed, however many there are.
+        """
+        with self._shelf_lock:
+            self._shelf.setdefault(page, {})[what] = found
+            self._shelf.move_to_end(page)
+            while len(self._shelf) > self.limits.sessions:
+                self._shelf.popitem(last=False)
+
+    def kept(self, page: str, what: str) -> Any | None:
+        """What is held for a page; None if nothing is, or not any more."""
+        with self._shelf_lock:
+            if page not in self._shelf:
+                return None
+            self._shelf.move_to_end(page)
+            return self._shelf[page].get(what)
+
+    @contextmanager
+    def bench(self) -> Iterator[None]:
+        """The place to work at, for nobody else meanwhile."""
+        with self._bench:
+            yield
 
     @contextmanager
     def engines(self, model: str) -> Iterator[dict[str, ModelEngine]]:

@@ -153,7 +153,7 @@ def test_what_goes_wrong_is_said(
 
     assert run(database.url, "nothing") == (
         2,
-        f"openanomaly: {database.url} has no samples of that time: look at --start and --end\n",
+        f"openanomaly: {database.url} has no samples of that time\n",
     )
     status, words = run(database.url, "rate()")
     assert status == 2

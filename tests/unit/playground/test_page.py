@@ -8,6 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import openanomaly.playground
+from openanomaly.errors import ConfigError
 from openanomaly.playground import texts
 from unit.playground.conftest import Install
 
@@ -113,6 +114,58 @@ def test_a_page_begins_with_a_pipeline_that_is_defined(install: Install) -> None
     assert field(page.selectbox, "Direction").value == "below"
 
 
+def test_a_pipeline_at_the_limits_of_its_options_can_be_shown(install: Install) -> None:
+    page = write(opened(install), "name: x\nstep_s: 1.5\nscore: {alert_score: 0.001, tolerance: 10}\n")
+    assert field(page.number_input, "Alert score").value == 0.001
+    page = attempt(write(page, "name: x\nstep_s: 300\nmodel: statistical\nscore: {alert_score: 0.001}\n"))
+    assert not page.error
+
+
+def test_a_step_that_is_not_that_of_the_samples_is_told(install: Install) -> None:
+    page = attempt(write(opened(install), "name: x\nstep_s: 60\nmodel: statistical\n"))
+    assert "Samples are 300 s apart" in page.warning[0].value
+    page = attempt(write(page, "name: x\nstep_s: 300\nmodel: statistical\n"))
+    assert not page.warning
+
+
+def test_a_query_is_not_evaluated_on_a_recording_and_that_is_told(install: Install) -> None:
+    page = attempt(write(opened(install), "name: x\nstep_s: 300\nmodel: statistical\nquery: sum(up)\n"))
+    assert "Nobody evaluated the query" in page.warning[0].value
+
+
+def test_a_trial_of_another_pipeline_is_told(install: Install) -> None:
+    page = attempt(write(opened(install), "name: x\nstep_s: 300\nmodel: statistical\n"))
+    assert not page.info
+    page = write(page, "name: x\nstep_s: 300\nmodel: statistical\nscore: {tolerance: 1}\n")
+    assert "was changed since" in page.info[0].value
+    assert not attempt(page).info
+
+
+def test_what_went_wrong_is_told_until_the_next_trial(install: Install) -> None:
+    page = attempt(write(opened(install), "name: x\nstep_s: 300\nmodel: ./secret.onnx\n"))
+    page = shown(field(page.selectbox, "Direction").select("above").run())
+    assert "playground.models" in page.error[0].value
+    page = attempt(write(page, "name: x\nstep_s: 300\nmodel: statistical\n"))
+    assert not page.error
+
+
+def test_a_page_that_is_one_too_many_gives_way(install: Install) -> None:
+    shop = install(pipelines=DEFINED, playground={"sessions": 2})
+    for name in ("a", "b", "a", "c"):
+        shop.keep(name, "trial", name)
+    assert [shop.kept(name, "trial") for name in ("a", "b", "c")] == ["a", None, "c"]
+
+
+def test_a_store_that_is_away_is_not_asked_for_every_click(install: Install, tmp_path: Path) -> None:
+    store = tmp_path / "pipelines.yaml"
+    store.write_text("pipelines: [{name: a, stepp: 3}]\n")
+    shop = install(store={"url": str(store)})
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="stepp"):
+            shop.pipelines()
+        store.write_text("pipelines: [{name: a}]\n")
+
+
 def test_a_store_that_cannot_be_read_is_told(install: Install, tmp_path: Path) -> None:
     store = tmp_path / "pipelines.yaml"
     store.write_text("pipelines: [{name: a, stepp: 3}]\n")
@@ -134,7 +187,7 @@ def test_a_rule_of_alerts_is_counted_and_taken_away(install: Install) -> None:
     few = int(figures(page)["alerts"])
     assert few < many
     rules = next(code.value for code in page.code if "groups:" in code.value)
-    assert 'anomaly_score{pipeline="shop",for!="anomaly_rate"} > 4' in rules
+    assert 'last_over_time(anomaly_score{pipeline="shop",for!="anomaly_rate"}[10m]) > 4' in rules
     assert f"would have fired {few} times" in rules
 
 

@@ -35,6 +35,8 @@ def test_what_is_by_default_is_not_written() -> None:
         ("", "expected one pipeline, found 0"),
         ("pipelines: [{name: a}, {name: b}]", "expected one pipeline, found 2"),
         ("- 1", "expected"),
+        ("name: &a x\nselector: *a\n", "aliases"),
+        ("name: " + "x" * 100_000, "at most 100,000"),
     ],
 )
 def test_a_text_that_defines_nothing_says_where(text: str, message: str) -> None:
@@ -71,6 +73,29 @@ def test_what_is_asked_for_is_a_selector_or_a_query() -> None:
 
 def test_settings_hold_the_definition() -> None:
     assert yaml.safe_load(texts.settings(TEXT)) == {"pipelines": [yaml.safe_load(TEXT)]}
+
+
+@pytest.mark.parametrize("name", ["web", "web:", "a.b-c_1"])
+@pytest.mark.parametrize("step_s", [60, 300, 900])
+def test_rules_are_yaml_that_sees_each_score(name: str, step_s: int) -> None:
+    pipeline = Pipeline(name=name, step_s=step_s)
+    text = texts.rules(pipeline, 1.5, 600, title="a\x07\u2028b: #c", days=7, series=2, fired=3)
+    (group,) = yaml.safe_load(text)["groups"]
+    assert group["name"] == f"openanomaly-{name}"
+    series, of_group = group["rules"]
+    window = {60: None, 300: "[10m]", 900: "[30m]"}[step_s]
+    for rule in (series, of_group):
+        assert (f"}}{window})" in rule["expr"]) if window else ("last_over_time" not in rule["expr"])
+        assert f'pipeline="{name}"' in rule["expr"]
+    assert series["for"] == "10m"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("up", "`up`"), ("a`b", "``a`b``"), ("`a`", "`` `a` ``"), ("a\n b", "`a b`"), ("", "")],
+)
+def test_text_of_others_is_no_markdown(text: str, shown: str) -> None:
+    assert texts.plain(text) == shown
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (90, "90s"), (300, "5m"), (7200, "2h")])

@@ -13,12 +13,18 @@ _MOMENT = ("timestamp", "time", "ts", "date", "datetime")
 _START, _END = ("start", "begin", "from"), ("end", "stop", "to")
 
 
+MOST = 1_000_000
+"""Events of all series together."""
+
+
 def read(path: Path, recording: Recording) -> list[list[Span]]:
     """Events of each series of `recording`. A line without a series is of all of them.
 
     Raises:
-        ConfigError: the file cannot be read, or names a series that is not there; with line and value.
+        ConfigError: the file cannot be read, has too many, or names a series that is not there; with line and
+            value.
     """
+    count = 0
     names, rows = table(path)
     known = _by_name(recording)
     out: list[list[Span]] = [[] for _ in recording.series]
@@ -33,7 +39,10 @@ def read(path: Path, recording: Recording) -> list[list[Span]]:
         name = row[series].strip() if series is not None and series < len(row) else ""
         if name and name not in known:
             raise ConfigError(f"{path}, line {line}: there is no series {name!r}")
-        for i in known[name] if name else range(len(out)):
+        whose = known[name] if name else range(len(out))
+        if (count := count + len(whose)) > MOST:
+            raise ConfigError(f"{path}, line {line}: more than {MOST:,} events of all series together")
+        for i in whose:
             out[i].append((first, last))
     return [sorted(spans) for spans in out]
 

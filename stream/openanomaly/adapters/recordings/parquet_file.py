@@ -39,7 +39,7 @@ def read(path: Path, builder: RecordingBuilder) -> Style:
     try:
         file = pq.ParquetFile(path)
         names = list(file.schema_arrow.names)
-        kinds = [file.schema_arrow.field(name).type for name in names]
+        kinds = [file.schema_arrow.field(i).type for i in range(len(names))]
     except (OSError, pa.ArrowException) as exc:
         raise ConfigError(f"cannot read {path}: {exc}") from exc
     numeric = [pa.types.is_integer(t) or pa.types.is_floating(t) or pa.types.is_decimal(t) for t in kinds]
@@ -50,7 +50,14 @@ def read(path: Path, builder: RecordingBuilder) -> Style:
     if not any(name.strip().lower() in TIMES for name in names):
         times_at = next((i for i, t in enumerate(kinds) if pa.types.is_timestamp(t)), 0)
         names[times_at] = "timestamp"
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigError(f"{path}: there are two columns {twice!r}")
     roles = roles_of(str(path), names, numeric, truth)
+    if builder.limit is not None:  # a small file may hold any number of rows
+        builder.limit.check(
+            len(roles.values) if not roles.labels else 1, file.metadata.num_rows * len(roles.values)
+        )
     target, style = Table(path.stem, names, roles, builder), None
     try:
         for batch in file.iter_batches():
@@ -79,8 +86,11 @@ def _times(path: Path, column: Any, style: Style | None) -> tuple[NDArray[np.int
         return found.cast(pa.int64()).to_numpy(), "iso"
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         values = column.to_numpy()
-        style = style or times.style_of(str(values[0]))
-        return times.of_numbers(values, style), style
+        try:
+            style = style or times.style_of(str(values[0]))
+            return times.of_numbers(values, style), style
+        except TimeError as exc:
+            raise ConfigError(f"{path}, row {exc.at + 1}: {exc}") from exc
     texts = _texts(column)
     try:
         style = style or times.style_of(texts[0])

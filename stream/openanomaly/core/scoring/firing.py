@@ -27,18 +27,28 @@ class Firings:
         return len(self.from_ms)
 
 
-def firings(end_ms: NDArray[np.int64], score: NDArray[np.floating], level: float, wait_ms: int) -> Firings:
-    """The alerts of one series.
+def firings(
+    end_ms: NDArray[np.int64],
+    score: NDArray[np.floating],
+    level: float,
+    wait_ms: int,
+    shown_ms: int = LOOKBACK_MS,
+    late_ms: int = 0,
+) -> Firings:
+    """The alerts of one series, as of the times of its scores.
 
     Args:
         end_ms: (N,) ends of its steps, ascending: the timestamps that scores are written at.
         score: (N,) NaN where there is none.
         level: that a score has to be above.
         wait_ms: `for` of the rule.
+        shown_ms: how long the rule sees a score that no other one follows.
+        late_ms: how long after the end of its step a score is written; the one before is seen until then, if
+            it still is.
     """
     written = np.isfinite(score)
     time, above = end_ms[written], score[written] > level
-    shown_until = time + LOOKBACK_MS
+    shown_until = time + max(shown_ms - late_ms, 0)
     shown_until[:-1] = np.minimum(shown_until[:-1], time[1:])
     # A run ends with a score that is not above, or where the last one is shown no more.
     goes_on = above[:-1] & above[1:] & (shown_until[:-1] == time[1:])

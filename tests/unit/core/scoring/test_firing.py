@@ -37,6 +37,14 @@ def test_a_rule_fires_where_a_score_is_high_for_long(
     assert fired(scores, wait) == expected
 
 
+def test_a_score_is_late_and_the_one_before_is_gone_by_then() -> None:
+    """Steps of five minutes, written ten seconds after their end: a rule that looks back sees all of them."""
+    end_ms, score = np.arange(1, 9) * LOOKBACK_MS, np.full(8, 2.0)
+    assert len(firings(end_ms, score, 1.0, 600_000, late_ms=10_000)) == 0
+    looks_back = firings(end_ms, score, 1.0, 600_000, shown_ms=2 * LOOKBACK_MS, late_ms=10_000)
+    assert looks_back.from_ms.tolist() == [LOOKBACK_MS]
+
+
 def test_no_rule_that_waits_fires_on_steps_that_are_longer_than_a_sample_is_shown() -> None:
     assert fired([2.0] * 5, 5, step_ms=2 * LOOKBACK_MS) == []
     assert len(fired([2.0] * 5, 4, step_ms=2 * LOOKBACK_MS)) == 5

@@ -1,7 +1,9 @@
 """What a pipeline is tried on: the simulated fleet, an uploaded file, or samples of a database."""
 
+import re
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,12 +12,13 @@ import numpy as np
 
 from openanomaly.adapters.recordings import database, files, labels
 from openanomaly.adapters.recordings.times import Style
-from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.pipelines.pipeline import DEFAULT_SELECTOR, Pipeline
 from openanomaly.core.ports.tsdb_client import TSDBClient
-from openanomaly.core.recording import RecordedSeries, Recording, Span, infer_step_ms
+from openanomaly.core.recording import Limit, RecordedSeries, Recording, Span, infer_step_ms
 from openanomaly.demo.faults import World, deployments, plan
 from openanomaly.demo.fleet import DAY, Fleet
 from openanomaly.errors import ConfigError
+from openanomaly.reports.page import clock
 from openanomaly.settings import PlaygroundSettings
 
 EXAMPLE_STEP_S = 300
@@ -23,11 +26,12 @@ _EXAMPLE_DAYS = 7
 _EXAMPLE_FLEET, _EXAMPLE_SERIES = 200, 30
 _EXAMPLE_BEGIN_MS = 1_767_225_600_000  # 2026-01-01
 _QUIET_END = 24
-_FOLDER_ENDINGS = (".csv", ".tsv", ".parquet")
+_ENDINGS = (".csv", ".tsv", ".parquet")
+_NOT_OF_A_NAME = re.compile(r"[^\w.:-]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
+class Recorded:
     """A recording, and how its times are meant.
 
     Attributes:
@@ -46,7 +50,7 @@ class Data:
 
 
 @cache
-def example() -> Data:
+def example() -> Recorded:
     """Some series of the demo's fleet: days of normal life, and then its faults, the known events."""
     fleet = Fleet(_EXAMPLE_FLEET, 1)
     world = World(fleet, EXAMPLE_STEP_S)
@@ -67,10 +71,10 @@ def example() -> Data:
         RecordedSeries(fleet.labels[i], time_ms[is_there[:, i]], value[is_there[:, i], i]) for i in chosen
     ]
     recording = Recording(series, [events[i] for i in chosen])
-    return Data("simulated fleet with known faults", recording, EXAMPLE_STEP_S * 1000)
+    return Recorded("simulated fleet with known faults", recording, EXAMPLE_STEP_S * 1000)
 
 
-def of_file(name: str, content: bytes, known: bytes | None, limits: PlaygroundSettings) -> Data:
+def of_file(name: str, content: bytes, known: bytes | None, limits: PlaygroundSettings) -> Recorded:
     """An uploaded CSV or Parquet file.
 
     Args:
@@ -81,12 +85,14 @@ def of_file(name: str, content: bytes, known: bytes | None, limits: PlaygroundSe
     """
     ending = Path(name).suffix.lower()
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, f"data{ending if ending in _FOLDER_ENDINGS else '.csv'}")
+        # A file with one column of values names its series.
+        stem = _NOT_OF_A_NAME.sub("_", Path(name).stem)[:100] or "data"
+        file = Path(folder, "data", stem + (ending if ending in _ENDINGS else ".csv"))
         events = Path(folder, "events.csv")
+        file.parent.mkdir()
         file.write_bytes(content)
         try:
-            recording, style = files.read(file)
-            check(recording, limits)
+            recording, style = files.read(file, limit_of(limits))
             if known is not None:
                 events.write_bytes(known)
                 recording = replace(recording, events=labels.read(events, recording))
@@ -95,13 +101,21 @@ def of_file(name: str, content: bytes, known: bytes | None, limits: PlaygroundSe
             raise ConfigError(text) from exc
     if not recording.samples:
         raise ConfigError(f"{name}: there is no sample in it")
-    return Data(name, recording, _step_ms(recording), style, warnings=tuple(_remarks(recording)))
+    return Recorded(name, recording, _step_ms(recording), style, warnings=tuple(_remarks(recording)))
 
 
 def of_database(
-    client: TSDBClient, pipeline: Pipeline, start_ms: int, end_ms: int, limits: PlaygroundSettings
-) -> Data:
+    client: TSDBClient,
+    pipeline: Pipeline,
+    start_ms: int,
+    end_ms: int,
+    limits: PlaygroundSettings,
+    look: Callable[[], None],
+) -> Recorded:
     """What a database has for a pipeline: the answers to its query, or the samples that its selector chooses.
+
+    Args:
+        look: is called between pieces; what it raises ends the reading.
 
     Raises:
         ConfigError: there is nothing, or too much.
@@ -110,32 +124,27 @@ def of_database(
     steps = (end_ms - start_ms) // pipeline.step_ms
     if not 0 < steps <= limits.samples_limit:
         raise ConfigError(
-            f"from {start_ms} to {end_ms} ms are {steps:,} steps of {pipeline.step_s:g} s; at least one, "
-            f"and at most playground.samples_limit={limits.samples_limit:,}"
+            f"from {clock(start_ms)} to {clock(end_ms)} are {steps:,} steps of {pipeline.step_s:g} s; "
+            f"at least one, and at most playground.samples_limit={limits.samples_limit:,}"
         )
     told: list[str] = []
     if pipeline.query is None:
         asked = pipeline.selector
-        recording = database.stored(client, asked, start_ms, end_ms, told.append)
+        if asked == DEFAULT_SELECTOR:
+            raise ConfigError(f"selector={asked} is everything: say which series the database is asked for")
+        limit = limit_of(limits)
+        recording = database.stored(client, asked, start_ms, end_ms, told.append, limit, look)
     else:
         asked = pipeline.query
-        recording = database.query(client, asked, start_ms, end_ms, pipeline.step_ms, told.append)
-    check(recording, limits)
-    return Data(asked, recording, None, by_end=pipeline.query is not None, warnings=tuple(told))
+        step_ms = pipeline.step_ms
+        recording = database.query(client, asked, start_ms, end_ms, step_ms, told.append, limit_of(limits))
+    by_end = pipeline.query is not None
+    return Recorded(asked, recording, None if by_end else _step_ms(recording), "iso", by_end, tuple(told))
 
 
-def check(recording: Recording, limits: PlaygroundSettings) -> None:
-    """See that a recording is not too large.
-
-    Raises:
-        ConfigError: it is.
-    """
-    for what, count, limit in (
-        ("series", len(recording.series), "series_limit"),
-        ("samples", recording.samples, "samples_limit"),
-    ):
-        if count > (most := getattr(limits, limit)):
-            raise ConfigError(f"{count:,} {what}, at most playground.{limit}={most:,}")
+def limit_of(limits: PlaygroundSettings) -> Limit:
+    """What a trial may have."""
+    return Limit(limits.series_limit, limits.samples_limit, "playground")
 
 
 def _remarks(recording: Recording) -> list[str]:
