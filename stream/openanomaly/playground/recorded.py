@@ -133,13 +133,22 @@ def of_database(
         if asked == DEFAULT_SELECTOR:
             raise ConfigError(f"selector={asked} is everything: say which series the database is asked for")
         limit = limit_of(limits)
-        recording = database.stored(client, asked, start_ms, end_ms, told.append, limit, look)
+        recording = database.stored(client, not_ours(asked), start_ms, end_ms, told.append, limit, look)
     else:
         asked = pipeline.query
         step_ms = pipeline.step_ms
         recording = database.query(client, asked, start_ms, end_ms, step_ms, told.append, limit_of(limits))
     by_end = pipeline.query is not None
     return Recorded(asked, recording, None if by_end else _step_ms(recording), "iso", by_end, tuple(told))
+
+
+def not_ours(selector: str) -> str:
+    """The selector without our own scores, which are never scored: they have the label `for`."""
+    text = selector.rstrip()
+    if not text.endswith("}"):
+        return f'{text}{{for=""}}'
+    inside = text[:-1].rstrip()
+    return f'{inside}{"" if inside.endswith(("{", ",")) else ","}for=""}}'
 
 
 def limit_of(limits: PlaygroundSettings) -> Limit:

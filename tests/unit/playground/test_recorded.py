@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from openanomaly.core.pipelines.pipeline import Pipeline
+from openanomaly.core.pipelines.selector import Selector
 from openanomaly.errors import ConfigError
 from openanomaly.playground import recorded
 from openanomaly.settings import PlaygroundSettings
@@ -79,6 +80,21 @@ def test_two_columns_of_one_name_are_told() -> None:
 def test_everything_is_not_asked_of_a_database() -> None:
     with pytest.raises(ConfigError, match="is everything"):
         recorded.of_database(None, Pipeline(name="x"), 0, 3_600_000, LIMITS, lambda: None)  # type: ignore
+
+
+@pytest.mark.parametrize(
+    ("selector", "asked"),
+    [
+        ("up", 'up{for=""}'),
+        ("up{}", 'up{for=""}'),
+        ('{job="a"}', '{job="a",for=""}'),
+        ('up{job="a", } ', 'up{job="a",for=""}'),
+        ('{a="}"}', '{a="}",for=""}'),
+    ],
+)
+def test_our_own_scores_are_not_asked_for(selector: str, asked: str) -> None:
+    assert recorded.not_ours(selector) == asked
+    assert Selector.parse(asked)
 
 
 def test_known_events_are_those_of_its_series() -> None:
