@@ -86,6 +86,7 @@ async def main() -> int:
         config = Path(folder) / "openanomaly.yaml"
         config.write_text(
             f"pipelines:\n  - name: fleet\n    step_s: {o.step}\n    lateness_s: 1\n    model: {o.model}\n"
+            "    group_by: []\n"  # or there would be scores of groups too
             "sink:\n  emit: all\n"
         )
         log = (Path(folder) / "log").open("w+")
