@@ -217,7 +217,8 @@ async def delays(at: Broker, o: argparse.Namespace) -> Figures:
             # The steps before the first that is measured let the backlog of the history go.
             begin = int(time.time()) // o.step + 1
             sent_s: dict[int, float] = {}
-            for step in range(begin, begin + o.settle + o.live):
+            # One more than is measured: a step is closed by the first sample of the next, or a while later.
+            for step in range(begin, begin + o.settle + o.live + 1):
                 for half in (0.0, 0.5):
                     await asyncio.sleep(max(0.0, (step + half) * o.step - time.time()))
                     sent_s[(step + 1) * step_ms] = await scrape(int((step + half) * step_ms) + 1)
