@@ -17,6 +17,8 @@ from openanomaly.web.server import tls_context
 log = logging.getLogger(__name__)
 
 _STOP_S = 5
+_MESSAGE_BYTES = 1 << 20
+"""Largest message of a WebSocket that is taken; files come by other ways."""
 
 
 def serve(
@@ -27,7 +29,6 @@ def serve(
     told: str,
     *,
     ws: Literal["none", "websockets-sansio"] = "none",
-    ws_limit_bytes: int = 1 << 20,
 ) -> int:
     """Serve until SIGTERM or SIGINT; the exit status.
 
@@ -35,7 +36,6 @@ def serve(
         group: settings that hold `address` and `tls`, for people.
         told: what is served, for the log.
         ws: how WebSockets are spoken.
-        ws_limit_bytes: largest message of one.
 
     Raises:
         ConfigError: a certificate cannot be used, or the address is taken.
@@ -49,7 +49,7 @@ def serve(
             proxy_headers=False,  # who calls is who is connected
             server_header=False,
             ws=ws,
-            ws_max_size=ws_limit_bytes,
+            ws_max_size=_MESSAGE_BYTES,
             lifespan="on",
             timeout_graceful_shutdown=_STOP_S,
             ssl_context_factory=(lambda config, default: context) if context is not None else None,

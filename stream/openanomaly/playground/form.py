@@ -89,13 +89,15 @@ def show(models: Sequence[str]) -> tuple[Pipeline | None, bool]:
     """
     fields, below = st.container(), st.container()
     document: str = st.session_state[_DOCUMENT]
-    is_off = not _is_one(document)
+    problem = _problem(document)
+    is_off = bool(problem)
     with below, st.expander("All options, as YAML", expanded=is_off):
         key = f"document={document}"
         text = st.text_area("Pipeline", document, key=key, height=220, label_visibility="collapsed")
     if text != document:
         _keep(text)
-        is_off = not _is_one(text)
+        problem = _problem(text)
+        is_off = bool(problem)
     pipeline = shown()
     with fields:
         left, right = st.columns(2)
@@ -108,21 +110,19 @@ def show(models: Sequence[str]) -> tuple[Pipeline | None, bool]:
         _number(right, _DEVIATION, pipeline, is_off, 0.0, None),
         _number(left, _RELATIVE, pipeline, is_off, 0.0, 0.05),
     ]
-    if is_off:
-        try:
-            texts.parsed(text)
-        except ConfigError as exc:
-            below.error(texts.lines(str(exc)))
+    if problem:
+        below.error(texts.lines(problem))
         return None, text != document
     return shown(), text != document or any(changed)
 
 
-def _is_one(document: str) -> bool:
+def _problem(document: str) -> str:
+    """Why it defines no pipeline; nothing if it does."""
     try:
         texts.parsed(document)
-    except ConfigError:
-        return False
-    return True
+    except ConfigError as exc:
+        return str(exc)
+    return ""
 
 
 def shown() -> Pipeline:
