@@ -97,6 +97,21 @@ def test_our_own_scores_are_not_asked_for(selector: str, asked: str) -> None:
     assert Selector.parse(asked)
 
 
+def test_a_database_is_asked_for_the_selector_without_them() -> None:
+    class Asked(Exception):
+        pass
+
+    class Client:
+        shown = "http://db"
+
+        def raw_query(self, selector: str, start_ms: int, end_ms: int) -> None:
+            raise Asked(selector)
+
+    pipeline = Pipeline(name="x", selector="up")
+    with pytest.raises(Asked, match=r'^up\{for=""\}$'):
+        recorded.of_database(Client(), pipeline, 0, 3_600_000, LIMITS, lambda: None)  # type: ignore[arg-type]
+
+
 def test_known_events_are_those_of_its_series() -> None:
     known = b"start,end,series\n1767225660,1767225720,load\n"
     found = recorded.of_file("fleet.csv", CSV, known, LIMITS)
