@@ -4,6 +4,7 @@ A part that is not installed skips its tests on a laptop, with the command that 
 CI=true nothing is skipped: there a missing part is an error (see parts/part.py).
 """
 
+import gc
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -53,6 +54,15 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Browser"]:
 
     with browser(tmp_path_factory.mktemp("browser")) as window:
         yield window
+
+
+@pytest.fixture(autouse=True)
+def _leaks_are_found_where_they_are_made(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test with a broker leaves open fails that test, and not the one that is running when it
+    is collected."""
+    yield
+    if "kafka" in request.fixturenames:
+        gc.collect()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -43,6 +43,7 @@ _FETCH_BYTES = 16 << 20
 _REQUEST_TIMEOUT_S = 30.0
 """A node that vanished without a word is noticed after this; then the batch goes to the next leader."""
 _STOP_S = 4.0
+_CLOSE_S = 1.0
 _LEASE_CHECK_S = 0.05
 _GONE = "the group has gone on without this process, which was silent for too long"
 _FATAL = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
@@ -120,10 +121,14 @@ class Producer(driver.Producer):
     async def on_stop(self) -> None:
         # A broker that is away would hold the flush for ever. What was not confirmed was not
         # promised either: it is read, or sent by its sender, again.
+        producer = self._producer
         try:
             await asyncio.wait_for(super().on_stop(), _STOP_S)
         except TimeoutError:
             self.log.warning("records that the broker did not confirm are given up")
+            if producer is not None:
+                await producer._sender.close()
+                await _close(producer.client)
 
     def supports_headers(self) -> bool:
         return False
@@ -226,16 +231,18 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             super()._start_thread()
         finally:
-            self.thread_loop.run_until_complete(self._cancel_rest())
+            self.thread_loop.run_until_complete(self._close_rest())
             self.thread_loop.close()
 
-    async def _cancel_rest(self) -> None:
-        """Cancel what was handed over while the thread ended."""
-        await asyncio.sleep(0)  # it becomes tasks
+    async def _close_rest(self) -> None:
+        """Cancel what was handed over while the thread ended, and close what a stop in haste left open."""
+        await asyncio.sleep(0)  # what was handed over becomes tasks
         rest = asyncio.all_tasks() - {asyncio.current_task()}
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        if self._consumer is not None:
+            await _close(self._consumer._client)
 
     async def run_there(self, work: Coroutine[Any, Any, T]) -> T:
         """Run in the thread's loop, past its queue: that may be waiting for the same broker.
@@ -372,6 +379,13 @@ class Transport(driver.Transport):
         consumer = self.app._consumer
         if consumer is not None:
             await consumer._thread.end()
+
+
+async def _close(client: aiokafka.client.AIOKafkaClient) -> None:
+    """Let go of a client's connections, also of those that the broker would keep waiting."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(client.close(), _CLOSE_S)
+    await asyncio.sleep(0)  # asyncio closes a socket one turn after its transport
 
 
 def _ms(seconds: float) -> int:
