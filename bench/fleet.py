@@ -30,6 +30,7 @@ from openanomaly.pb.prometheus import remote_write_1_pb2 as pb
 from procs import cpu_s, free_port, rss_bytes
 
 HISTORY = 160
+_BUSY = "openanomaly_inference_batch_seconds_sum"
 
 
 class Target:
@@ -148,6 +149,7 @@ async def measure(o: argparse.Namespace, pid: int, base: str, target: Target) ->
     scores = [target.samples.get(s * step_ms, 0) for s in steps]
     delays = [target.last[s * step_ms] - s * o.step for s in steps if s * step_ms in target.last]
     made = after["openanomaly_inference_forecasts_total"] - before["openanomaly_inference_forecasts_total"]
+    busy = after.get(_BUSY, 0.0) - before.get(_BUSY, 0.0)
     wanted = o.series * o.steps / 16
     result = {
         "bench": "fleet",
@@ -163,6 +165,8 @@ async def measure(o: argparse.Namespace, pid: int, base: str, target: Target) ->
         "lag_steps_max": max(lag) / o.step,
         "memory_bytes_max": max(memory),
         "step_end_to_score_s_max": max(delays, default=float("nan")),
+        "inference_busy": busy / elapsed,
+        "device_memory_bytes": after.get("openanomaly_inference_device_memory_reserved_bytes"),
         "cpu_share_of_2_cores": (cpu_after - cpu_before) / elapsed / 2,
         "history_samples_per_cpu_s": o.series * pushed / history_cpu,
         "sender_late_s_max": late,

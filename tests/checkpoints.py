@@ -117,8 +117,8 @@ def tiny(family: Callable[[Path], Path]) -> str:
 
 
 TINY: dict[str, Callable[[], str]] = {f.__name__: partial(tiny, f) for f in (t5, bolt, chronos2)}
-DEVICES = {"cpu": "", **({"cuda": " on CUDA"} if torch.cuda.is_available() else {})}
-"""Where checkpoints are tried, with a suffix for names: on what this machine has."""
+HAS_CUDA = torch.cuda.is_available()
+"""Checkpoints are tried on a GPU too, where this machine has one."""
 
 
 def _save(model: Any, config: Any, folder: Path) -> Path:

@@ -108,7 +108,9 @@ def check(settings: Settings, roles: Sequence[str]) -> list[str]:
         history.close()
     if "inference" in roles:
         models = [p.model for p in settings.pipelines if p.query is None]
-        engines = make_engines(models, device=settings.inference.device)
+        engines = make_engines(
+            models, device=settings.inference.device, precision=settings.inference.precision
+        )
         out += [f"model {model}: {engine.name}" for model, engine in engines.items()]
     target = check_target(settings.sink)
     out.append(f"scores to {target}" if target else "scores are counted, not written")

@@ -111,7 +111,9 @@ def make_client(settings: Settings, metrics: PullMetrics | None = None) -> Prome
 
 def _engines(settings: Settings, pipelines: list[Pipeline]) -> dict[str, ModelEngine]:
     inference = settings.inference
-    return make_engines([p.model for p in pipelines], inference.threads, inference.device)
+    return make_engines(
+        [p.model for p in pipelines], inference.threads, inference.device, inference.precision
+    )
 
 
 class PullProcess:

@@ -2,13 +2,14 @@
 
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from openanomaly.adapters.chronos_gpu import GpuPass
 from openanomaly.core.ports.model_engine import DeviceMemory
 from openanomaly.core.quantiles import PATHS, at_levels, beyond, mixed
 from openanomaly.core.standard import standardise
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
+Precision = Literal["tf32", "float32"]
 Tensor = Any  # torch takes four seconds to import: nobody who merely imports this file shall wait for it
 
 _SEED = 20_170_607
@@ -28,14 +30,21 @@ class ChronosAdapter:
     """Forecasts of a Chronos checkpoint, each row by itself.
 
     Rows are standardised in float64 before the model sees them, as it would do in float32: values
-    of any size pass, and a constant stays what it is. The model runs in float32 on every device:
-    the eight bits of bfloat16 are not finer than the deviations that are to be found. Levels that
-    the checkpoint lacks are made of those it has by `core.quantiles`.
+    of any size pass, and a constant stays what it is. The model runs in float32 on every device, where
+    a GPU may multiply with the eleven bits of TF32: the eight of bfloat16 are not finer than the
+    deviations that are to be found. Levels that the checkpoint lacks are made of those it has by
+    `core.quantiles`.
     """
 
-    fixed_shapes = False
-
-    def __init__(self, model: str, *, device: str = "auto", threads: int = 0, name: str = "") -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        threads: int = 0,
+        name: str = "",
+        precision: Precision = "tf32",
+    ) -> None:
         """Load `model`, a folder or a name on the Hugging Face hub.
 
         Args:
@@ -43,6 +52,7 @@ class ChronosAdapter:
             device: auto (CUDA if there is one), cpu, cuda, cuda:N or mps.
             threads: of torch, for the whole process; 0 leaves them as they are.
             name: what logs and metrics call it; `model` without one.
+            precision: of products on a CUDA device.
 
         Raises:
             ConfigError: the extra, the checkpoint or the device is missing, or cannot be used.
@@ -53,7 +63,12 @@ class ChronosAdapter:
             self._torch.set_num_threads(threads)
         self._device = _device(self._torch, device)
         self.device = str(self._device)
+        self._has_tf32 = precision == "tf32"
         self._family = _load(self._torch, model, self._device)
+        self._pass: GpuPass | None = None
+        if self._device.type == "cuda" and isinstance(self._family, _Quantiles):
+            self._pass = GpuPass(self._torch, self._family, self._device, self.name)
+        self.fixed_shapes = self._pass is not None
         self.max_context = self._family.max_context
         self.horizon_step = self._family.horizon_step
         self._told: set[float] = set()  # levels of which the log said that they are extrapolated
@@ -61,14 +76,21 @@ class ChronosAdapter:
     def predict(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:
         self._tell_beyond(quantiles)
         context = context[:, -self.max_context :]
-        rows = self._family.rows if self._device.type == "cpu" else self._family.rows_gpu
+        forecast: Callable[[F32, int, Sequence[float]], F32] = self._chunk
+        rows = self._family.rows
+        if self._device.type != "cpu":
+            rows = self._family.rows_gpu(context.shape[1])
+            # Torch has one such switch for all; another engine may have turned it.
+            self._torch.backends.cuda.matmul.allow_tf32 = self._has_tf32
         if horizon > self._family.horizon:
             rows = max(1, rows // self._family.paths)
+        elif self._pass is not None:
+            forecast, context = self._pass.forecast, self._pass.fit(context)
         out = np.empty((len(context), horizon, len(quantiles)), np.float32)
         try:
             with self._torch.inference_mode():
                 for at in range(0, len(context), rows):
-                    out[at : at + rows] = self._chunk(context[at : at + rows], horizon, quantiles)
+                    out[at : at + rows] = forecast(context[at : at + rows], horizon, quantiles)
         except Exception as exc:
             raise self._failure(exc) from exc
         return out
@@ -112,6 +134,8 @@ class ChronosAdapter:
         if memory:
             # The frames of the failed call hold the tensors that were too many.
             traceback.clear_frames(exc.__traceback__)
+            if self._pass is not None:
+                self._pass.release()
             if self._device.type == "cuda":
                 self._torch.cuda.empty_cache()
         message = f"model {self.name} on {self._device}: {type(exc).__name__}: {exc}"
@@ -122,8 +146,8 @@ class _Quantiles:
     """What Bolt and Chronos-2 have in common: all levels of a stretch of steps at once."""
 
     rows = 32  # at a time: what a layer leaves for the next stays in the processor's cache
-    rows_gpu = 512
     paths = len(PATHS)
+    most_rows_gpu = 1024
 
     def __init__(self, torch: Any, pipeline: Any) -> None:
         self._torch = torch
@@ -132,6 +156,10 @@ class _Quantiles:
         self.max_context: int = pipeline.model_context_length
         self.horizon: int = pipeline.model_prediction_length
         self.horizon_step = self.horizon
+
+    def rows_gpu(self, steps: int) -> int:
+        """At a time, of so many steps: enough to keep a GPU busy, and less than a gigabyte of a layer."""
+        return max(1, min(self.most_rows_gpu, self.most_rows_gpu * 512 // steps))
 
     def step(self, z: Tensor, steps: int) -> Tensor:
         """(b, T) -> (b, K, steps), no more steps than the model's own horizon."""
@@ -165,7 +193,7 @@ class _Chronos2(_Quantiles):
     """Patches of the future attend to each other, and rows to the rows of their group."""
 
     # The mask of the groups, and the attention it masks, are rows x rows for every patch.
-    rows_gpu = 128
+    most_rows_gpu = 256
 
     def __init__(self, torch: Any, pipeline: Any) -> None:
         super().__init__(torch, pipeline)
@@ -186,7 +214,7 @@ class _T5:
     hypercube), which also makes few paths do the work of many.
     """
 
-    rows = rows_gpu = 32  # times the number of paths, each with a cache of its own
+    rows = 32  # times the number of paths, each with a cache of its own
     horizon_step = 1
 
     def __init__(self, torch: Any, pipeline: Any) -> None:
@@ -198,6 +226,9 @@ class _T5:
         self.levels = tuple((i + 0.5) / self.paths for i in range(self.paths))
         self.max_context: int = pipeline.model_context_length
         self.horizon: int = pipeline.model_prediction_length
+
+    def rows_gpu(self, steps: int) -> int:
+        return self.rows
 
     def forecast(self, z: Tensor, horizon: int) -> Tensor:
         """(b, T) -> (b, K, H), a path for a level: who asks sorts them.

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from openanomaly.adapters.statistical import StatisticalAdapter
 from openanomaly.core.pipelines.models import BUILT_IN, ENGINES_GROUP
@@ -15,13 +16,17 @@ from openanomaly.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
+Precision = Literal["tf32", "float32"]
 _GPU = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
-def make_engines(models: Iterable[str], threads: int = 0, device: str = "auto") -> dict[str, ModelEngine]:
+def make_engines(
+    models: Iterable[str], threads: int = 0, device: str = "auto", precision: Precision = "tf32"
+) -> dict[str, ModelEngine]:
     """The engine of each model, one for models that mean the same.
 
-    `threads` of 0 leaves it to the engine how many it takes; `device` is where torch works.
+    `threads` of 0 leaves it to the engine how many it takes; `device` is where torch works, and
+    `precision` how finely a CUDA device multiplies.
 
     Raises:
         ConfigError: there is no such model, it cannot be read, or what it needs is not installed.
@@ -31,7 +36,7 @@ def make_engines(models: Iterable[str], threads: int = 0, device: str = "auto") 
     for model in dict.fromkeys(models):
         meant = _best() if model == "auto" else model
         if meant not in made:
-            made[meant] = _make(meant, threads, device)
+            made[meant] = _make(meant, threads, device, precision)
         out[model] = made[meant]
         log.info("model %s: %s on %s", model, made[meant].name, made[meant].device)
     return out
@@ -48,10 +53,10 @@ def _best() -> str:
     return BUILT_IN if runs else "statistical"
 
 
-def _make(model: str, threads: int, device: str) -> ModelEngine:
+def _make(model: str, threads: int, device: str, precision: Precision) -> ModelEngine:
     if model == BUILT_IN:
         if _wants_gpu(device) or importlib.util.find_spec("onnxruntime") is None:
-            return _chronos(str(built_in_checkpoint()), threads, device, BUILT_IN)
+            return _chronos(str(built_in_checkpoint()), threads, device, precision, BUILT_IN)
         return _onnx(built_in_checkpoint() / "model.onnx", threads)
     for found in entry_points(group=ENGINES_GROUP, name=model):
         engine: ModelEngine = found.load()(threads=threads, device=device)
@@ -60,7 +65,7 @@ def _make(model: str, threads: int, device: str) -> ModelEngine:
         if device not in ("auto", "cpu"):
             log.warning("model %s runs on the processor, whatever inference.device=%s says", model, device)
         return StatisticalAdapter(threads) if model == "statistical" else _onnx(Path(model), threads)
-    return _chronos(model, threads, device)
+    return _chronos(model, threads, device, precision)
 
 
 def _wants_gpu(device: str) -> bool:
@@ -84,10 +89,10 @@ def _has_torch() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "chronos"))
 
 
-def _chronos(model: str, threads: int, device: str, name: str = "") -> ModelEngine:
+def _chronos(model: str, threads: int, device: str, precision: Precision, name: str = "") -> ModelEngine:
     from openanomaly.adapters.chronos import ChronosAdapter
 
-    return ChronosAdapter(model, device=device, threads=threads, name=name)
+    return ChronosAdapter(model, device=device, threads=threads, name=name, precision=precision)
 
 
 def _onnx(path: Path, threads: int) -> ModelEngine:

@@ -111,7 +111,7 @@ class InferenceWorker:
         models = list(dict.fromkeys(pipeline.model for pipeline in pipelines if pipeline.query is None))
         engines = dict(self._batcher.engines)
         new = [model for model in models if model not in engines]
-        engines |= make_engines(new, self._settings.threads, self._settings.device)
+        engines |= make_engines(new, self._settings.threads, self._settings.device, self._settings.precision)
         return partial(self._use, {model: engines[model] for model in models})
 
     def _use(self, engines: Mapping[str, ModelEngine]) -> None:
@@ -217,7 +217,9 @@ def create_inference(
     metrics: InferenceMetrics,
 ) -> InferenceWorker:
     """The inference role of a process; its tasks run while `app` does."""
-    engines = make_engines([p.model for p in pipelines if p.query is None], settings.threads, settings.device)
+    engines = make_engines(
+        [p.model for p in pipelines if p.query is None], settings.threads, settings.device, settings.precision
+    )
     return InferenceWorker(app, settings, engines, topics, metrics, DeadLetters(app, topics))
 
 

@@ -70,7 +70,11 @@ class Previews:
     def engines(self, model: str) -> dict[str, ModelEngine]:
         """The engine of a model, by its name. Blocking: what is new is loaded."""
         if model not in self._engines:
-            self._engines.update(make_engines([model], self._inference.threads, self._inference.device))
+            self._engines.update(
+                make_engines(
+                    [model], self._inference.threads, self._inference.device, self._inference.precision
+                )
+            )
         return {model: self._engines[model]}
 
     def check_model(self, model: str) -> None:

@@ -30,7 +30,7 @@ def at_levels(forecast: F32, have: Sequence[float], want: Sequence[float]) -> F3
     place = {level: i for i, level in enumerate(have)}
     if all(level in place for level in want):
         return ordered[..., [place[level] for level in want]]
-    out: F32 = np.maximum.accumulate(ordered @ _weights(have, want), axis=-1)  # but for rounding in order
+    out: F32 = np.maximum.accumulate(ordered @ weights(have, want), axis=-1)  # but for rounding in order
     return out
 
 
@@ -62,14 +62,8 @@ def mixed(ahead: F32, levels: Sequence[float]) -> F32:
     return out
 
 
-def _masses(levels: Sequence[float]) -> NDArray[np.float64]:
-    """(K,) the probability that each level stands for: half-way to its neighbours, ends to the end."""
-    edges = np.concatenate([[0.0], (np.array(levels[1:]) + levels[:-1]) / 2, [1.0]])
-    return np.diff(edges)
-
-
-def _weights(have: Sequence[float], want: Sequence[float]) -> F32:
-    """(K, Q) shares of the neighbours of each level."""
+def weights(have: Sequence[float], want: Sequence[float]) -> F32:
+    """(K, Q) shares of the neighbours of each level; a level that is there is its own."""
     score = np.array([_NORMAL.inv_cdf(level) for level in have])
     out = np.zeros((len(have), len(want)), np.float32)
     for column, level in enumerate(want):
@@ -79,3 +73,9 @@ def _weights(have: Sequence[float], want: Sequence[float]) -> F32:
         out[right - 1, column] = 1 - share
         out[right, column] += share
     return out
+
+
+def _masses(levels: Sequence[float]) -> NDArray[np.float64]:
+    """(K,) the probability that each level stands for: half-way to its neighbours, ends to the end."""
+    edges = np.concatenate([[0.0], (np.array(levels[1:]) + levels[:-1]) / 2, [1.0]])
+    return np.diff(edges)

@@ -106,7 +106,9 @@ class Workshop:
         with self._bench:
             if model not in self._engines:
                 inference = self.settings.inference
-                self._engines |= make_engines([model], inference.threads, inference.device)
+                self._engines |= make_engines(
+                    [model], inference.threads, inference.device, inference.precision
+                )
             yield {model: self._engines[model]}
 
     @property
