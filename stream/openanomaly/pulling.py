@@ -20,6 +20,7 @@ from openanomaly.adapters.state_files import StateFiles
 from openanomaly.agents.reload import PipelinesInForce, aside
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.core.services.answer import Watch
 from openanomaly.core.services.inference_loop import InferenceLoop
 from openanomaly.core.services.local import LocalScoring
 from openanomaly.core.services.pull_report import PullOptions, Report
@@ -29,7 +30,7 @@ from openanomaly.errors import ConfigError, OpenAnomalyError
 from openanomaly.exits import CONFIG, CRASH
 from openanomaly.settings import Settings
 from openanomaly.settings.clients import database
-from openanomaly.telemetry import PULL_LOST, PullMetrics, Telemetry
+from openanomaly.telemetry import PULL_LOST, InferenceMetrics, PullMetrics, Telemetry
 from openanomaly.web import auth, server
 from openanomaly.web.admin import Admin
 from openanomaly.web.server import Health, WebServer
@@ -132,6 +133,8 @@ class PullProcess:
         metrics, pull = self.telemetry.pull, settings.pull
         self._client = make_client(settings, metrics)
         engines = self._engines = _engines(settings, pipelines)
+        self.telemetry.inference.engines(engines)
+        watch = Watch(_Inference(self.telemetry.inference), time.monotonic)
         self._states = StateFiles(pull.state_dir)
         window, inference = settings.window, settings.inference
         self._scheduler = APSchedulerAdapter(
@@ -141,7 +144,7 @@ class PullProcess:
             self._client,
             self._states,
             self._scheduler,
-            lambda pipeline: LocalScoring([pipeline], engines, window.max_series, inference.max_batch),
+            lambda pipeline: LocalScoring([pipeline], engines, window.max_series, inference.max_batch, watch),
             PullOptions(
                 pull.history_s, pull.catch_up_s, pull.pending_limit, pull.series_limit, window.idle_ttl_s
             ),
@@ -165,6 +168,7 @@ class PullProcess:
 
         def change() -> None:
             self._engines.update(engines)
+            self.telemetry.inference.engines(self._engines)
             self._client.redefine(pipelines)
             self._loop.define(pipelines)
 
@@ -206,6 +210,22 @@ class PullProcess:
         else:
             log.error("not stopped within %.0f s; ending as it is", _STOP_S)
         return is_over
+
+
+class _Inference:
+    """Counts what engines do (core/services/answer.py, Watch)."""
+
+    def __init__(self, metrics: InferenceMetrics) -> None:
+        self._metrics = metrics
+        self.batch = metrics.batch
+
+    def forecast(self, rows: int) -> None:
+        self._metrics.contexts.inc(rows)
+        self._metrics.forecast(rows)
+
+    def dropped(self, reason: str, rows: int) -> None:
+        self._metrics.contexts.inc(rows)
+        self._metrics.dropped(reason, rows)
 
 
 class _Meter:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from openanomaly.core.frames import DueFrame, ForecastFrame
 from openanomaly.core.ports.model_engine import ModelEngine
 from openanomaly.core.scoring.levels import LEVELS
-from openanomaly.core.services.attempt import forecast
+from openanomaly.core.services.attempt import Observer, forecast
 from openanomaly.core.services.due_queue import Part, Request, stack
 from openanomaly.core.services.shapes import batch_sizes, lengths
 
@@ -17,6 +18,14 @@ MAX_BATCH = 1024
 """Rows of one batch."""
 _LEVEL = np.array(LEVELS, np.float32)
 _LEVEL.flags.writeable = False
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who hears of batches, in the thread of who asks, and the monotonic clock that times them."""
+
+    observer: Observer
+    clock_s: Callable[[], float]
 
 
 class Answerer:
@@ -28,8 +37,14 @@ class Answerer:
         error: of the last batch in which a row failed; empty where all is well.
     """
 
-    def __init__(self, engines: Mapping[str, ModelEngine], max_batch: int = MAX_BATCH) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, ModelEngine],
+        max_batch: int = MAX_BATCH,
+        watch: Watch | None = None,
+    ) -> None:
         self._engines = engines
+        self._watch = watch
         self._ladders = {name: lengths(engine.max_context) for name, engine in engines.items()}
         self._sizes = dict.fromkeys(engines, max_batch)
         self.forecast = 0
@@ -52,7 +67,7 @@ class Answerer:
             frame = request.frame
             engine = self._engines.get(frame.model)
             if engine is None:
-                self.failed["unknown_model"] += len(frame.row)
+                self._drop(Counter(unknown_model=len(frame.row)))
                 self.error = f"there is no model {frame.model}"
                 continue
             # Steps of one pass cost the same whether they are asked for or not.
@@ -65,13 +80,20 @@ class Answerer:
         return groups
 
     def _run(self, model: str, horizon: int, length: int, parts: Sequence[Part]) -> None:
-        engine = self._engines[model]
+        engine, watch = self._engines[model], self._watch
         sizes = batch_sizes(self._sizes[model]) if engine.fixed_shapes else ()
+        begin_s = watch.clock_s() if watch else 0.0
         outcome = forecast(engine, stack(parts, length), horizon, LEVELS, sizes)
+        if watch:
+            rows = sum(map(len, parts))
+            steps = length * next((size for size in sizes if size >= rows), rows)
+            padding = steps - sum(part.known(length) for part in parts)
+            watch.observer.batch(model, rows, watch.clock_s() - begin_s, steps, padding)
+            watch.observer.forecast(int(outcome.ok.sum()))
         if outcome.fits is not None:
             self._sizes[model] = outcome.fits
         self.forecast += int(outcome.ok.sum())
-        self.failed += outcome.failed
+        self._drop(outcome.failed)
         self.error = outcome.error or self.error
         at = 0
         for part in parts:
@@ -79,6 +101,12 @@ class Answerer:
             part.request.forecast[part.rows] = outcome.forecast[source, : part.request.frame.horizon]
             part.request.ok[part.rows] = outcome.ok[source]
             at += len(part)
+
+    def _drop(self, failed: Counter[str]) -> None:
+        self.failed += failed
+        if self._watch:
+            for reason, rows in failed.items():
+                self._watch.observer.dropped(reason, rows)
 
 
 def _batches(parts: Sequence[Part], size: Callable[[], int]) -> Iterator[list[Part]]:

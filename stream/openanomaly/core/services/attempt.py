@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,19 @@ from openanomaly.errors import ForecastError
 log = logging.getLogger(__name__)
 
 F32 = NDArray[np.float32]
+
+
+class Observer(Protocol):
+    """Hears what became of batches and of their contexts."""
+
+    def batch(self, model: str, rows: int, seconds: float, steps: int, padding: int) -> None:
+        """A batch ran over so many steps of all contexts, of which so many belonged to none."""
+
+    def forecast(self, rows: int) -> None:
+        """Rows have a forecast."""
+
+    def dropped(self, reason: str, rows: int) -> None:
+        """Rows have none: `unknown_model`, or the reason of a ForecastError."""
 
 
 @dataclass(slots=True)

@@ -66,6 +66,10 @@ class Part:
         found: NDArray[np.float64] = np.minimum(self.request.known[self.rows], length) - least
         return found
 
+    def known(self, length: int) -> int:
+        """Steps of all contexts of a batch of `length`, from the first known one of each."""
+        return int(np.minimum(self.request.known[self.rows], length).sum())
+
     def is_stale(self, now_ms: int) -> bool:
         """Whether a fresher request for these series has been made."""
         return self.request.frame.useful_until_ms <= now_ms
@@ -110,8 +114,7 @@ class Cut:
     @property
     def known(self) -> int:
         """Steps of all contexts, from the first known one of each."""
-        length = self.key.length
-        return sum(int(np.minimum(p.request.known[p.rows], length).sum()) for p in self.parts)
+        return sum(part.known(self.key.length) for part in self.parts)
 
 
 @dataclass(slots=True)

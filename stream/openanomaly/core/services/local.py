@@ -17,7 +17,7 @@ from openanomaly.core.frames import ForecastFrame, SampleFrame, ScoreFrame
 from openanomaly.core.group_frames import GroupCounts
 from openanomaly.core.pipelines.pipeline import Pipeline
 from openanomaly.core.ports.model_engine import ModelEngine
-from openanomaly.core.services.answer import MAX_BATCH, Answerer
+from openanomaly.core.services.answer import MAX_BATCH, Answerer, Watch
 from openanomaly.core.services.shares import of_one
 from openanomaly.core.windows import migrate, records
 from openanomaly.core.windows.admission import Budget
@@ -50,17 +50,19 @@ class LocalScoring:
         engines: Mapping[str, ModelEngine],
         max_series: int,
         max_batch: int = MAX_BATCH,
+        watch: Watch | None = None,
     ) -> None:
         """
         Args:
             engines: by what pipelines call their models. A model that is not there forecasts nothing.
+            watch: who hears of batches.
 
         Raises:
             ConfigError: too many pipelines share their windows.
         """
         self._plans = plan(pipelines)
         self._max_series = max_series
-        self.forecasts = Answerer(engines, max_batch)
+        self.forecasts = Answerer(engines, max_batch, watch)
         self.partition = self._empty()
         self.partition.start()
         self._counts: list[GroupCounts] = []

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from openanomaly.core.frames import DueFrame
 from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.core.services import attempt
 from openanomaly.core.services.attempt import Outcome, forecast
 from openanomaly.core.services.due_queue import Cut, DueQueue, Key, Part, Request, stack
 from openanomaly.core.services.shapes import batch_sizes, lengths
@@ -43,20 +44,11 @@ class BatchOptions:
     levels: Sequence[float]
 
 
-class Observer(Protocol):
-    """Hears what the batcher does. Called in the event loop."""
-
-    def batch(self, model: str, rows: int, seconds: float, steps: int, padding: int) -> None:
-        """A batch ran over so many steps of all contexts, of which so many belonged to none."""
+class Observer(attempt.Observer, Protocol):
+    """Hears what the batcher does. Called in the event loop. A row may be dropped as `stale`, too."""
 
     def waited(self, seconds: float, rows: int) -> None:
         """Rows waited from their arrival until their batch was cut."""
-
-    def forecast(self, rows: int) -> None:
-        """Rows have a forecast."""
-
-    def dropped(self, reason: str, rows: int) -> None:
-        """Rows have none: `stale`, `unknown_model`, or the reason of a ForecastError."""
 
 
 @dataclass(slots=True)

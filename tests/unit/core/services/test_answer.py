@@ -5,7 +5,7 @@ import pytest
 
 from dues import HORIZON, Echo, due_frame, memory_for, spoiled_by
 from openanomaly.core.frames import ForecastFrame
-from openanomaly.core.services.answer import Answerer
+from openanomaly.core.services.answer import Answerer, Watch
 
 
 def medians(frames: list[ForecastFrame]) -> dict[int, float]:
@@ -68,3 +68,31 @@ def test_too_little_memory_makes_smaller_batches_from_then_on() -> None:
     engine.calls.clear()
     assert len(medians(answerer.answer([due_frame(0, 16)]))) == 16
     assert [rows for rows, _ in engine.calls] == [4, 4, 4, 4]
+
+
+class Heard:
+    """An observer that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, int, float, int, int]] = []
+        self.outcomes: list[tuple[str, int]] = []
+
+    def batch(self, model: str, rows: int, seconds: float, steps: int, padding: int) -> None:
+        self.batches.append((model, rows, seconds, steps, padding))
+
+    def forecast(self, rows: int) -> None:
+        self.outcomes.append(("forecast", rows))
+
+    def dropped(self, reason: str, rows: int) -> None:
+        self.outcomes.append((reason, rows))
+
+
+def test_who_watches_hears_of_every_batch_and_row() -> None:
+    heard, times = Heard(), iter([10.0, 10.5, 20.0, 21.0])
+    engine = Echo(spoiled_by({2.0}), fixed_shapes=True)
+    answerer = Answerer({"auto": engine}, 64, Watch(heard, lambda: next(times)))
+    answerer.answer([due_frame(0, 4, steps=64), due_frame(10, 3, model="other")])
+    answerer.answer([due_frame(10, 17, steps=64)])
+    # Rows are filled up to 16 and to 18; what belongs to no context is padding.
+    assert heard.batches == [("auto", 4, 0.5, 16 * 64, 12 * 64), ("auto", 17, 1.0, 18 * 64, 64)]
+    assert heard.outcomes == [("unknown_model", 3), ("forecast", 3), ("engine", 1), ("forecast", 17)]
