@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from parts.browser import Browser
 
 
+_BROKERS = {"kafka", "mock", "bus", "durable_bus", "kafka_bus", "mock_bus"}
+"""Fixtures that are a broker, or lead to one."""
+
+
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_part.Cluster]:
     """One Kafka node for the whole run. Tests share it: name topics and groups by `topic_prefix`."""
@@ -61,7 +65,7 @@ def _leaks_are_found_where_they_are_made(request: pytest.FixtureRequest) -> Iter
     """What a test with a broker leaves open fails that test, and not the one that is running when it
     is collected."""
     yield
-    if "kafka" in request.fixturenames:
+    if _BROKERS & set(request.fixturenames):
         gc.collect()
 
 

@@ -31,6 +31,10 @@ class MockKafka:
             self._cluster, api_key, 1, (ctypes.c_int * 1)(error)
         )
 
+    def delay(self, seconds: float) -> None:
+        """Answer every request from now on after so long; the first broker, which is the only one."""
+        assert self._kafka.rd_kafka_mock_broker_set_rtt(self._cluster, 1, int(seconds * 1000)) == 0
+
 
 @contextlib.contextmanager
 def mock_kafka(brokers: int = 1) -> Iterator[MockKafka]:
@@ -73,6 +77,7 @@ def _librdkafka() -> ctypes.CDLL:
     kafka.rd_kafka_handle_mock_cluster.argtypes = [pointer]
     kafka.rd_kafka_handle_mock_cluster.restype = pointer
     kafka.rd_kafka_mock_group_initial_rebalance_delay_ms.argtypes = [pointer, ctypes.c_int32]
+    kafka.rd_kafka_mock_broker_set_rtt.argtypes = [pointer, ctypes.c_int32, ctypes.c_int]
     kafka.rd_kafka_mock_push_request_errors_array.argtypes = [
         pointer,
         ctypes.c_int16,

@@ -1,6 +1,7 @@
 """Faust apps as we run them: one per role, settings that lose nothing, topics made before they start."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from openanomaly.errors import BusUnavailableError, ConfigError
 if TYPE_CHECKING:
     from openanomaly.broker.delivery import ReleasedOffsets
     from openanomaly.broker.ledger import Ledger
+
+_FLUSH_S = 3.0
 
 Role = Literal["ingest", "window", "infer", "sink"]
 Row = tuple[int, bytes | None, bytes | memoryview | None]
@@ -69,6 +72,14 @@ class App(faust.App):
             BusUnavailableError: the broker cannot be reached.
         """
         await self.producer_transport.ensure(list(self.specs.values()))
+
+    async def _producer_flush(self, logger: Any) -> None:
+        """At a stop what the broker does not confirm is given up: it was not promised to anybody."""
+        if not self.should_stop:
+            await super()._producer_flush(logger)
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(super()._producer_flush(logger), _FLUSH_S)
 
     def _create_directories(self) -> None:
         """None: no state of ours is in Faust's folders, and the working folder may be read-only."""

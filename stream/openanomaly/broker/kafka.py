@@ -42,8 +42,9 @@ _FETCH_BYTES = 16 << 20
 """One answer of one node. A partition's share of it is the setting `consumer_max_fetch_size`."""
 _REQUEST_TIMEOUT_S = 30.0
 """A node that vanished without a word is noticed after this; then the batch goes to the next leader."""
+_PRODUCER_STOP_S = 1.0
 _STOP_S = 4.0
-_CLOSE_S = 1.0
+_CLOSE_S = 0.5
 _LEASE_CHECK_S = 0.05
 _GONE = "the group has gone on without this process, which was silent for too long"
 _FATAL = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
@@ -119,16 +120,18 @@ class Producer(driver.Producer):
                 return
 
     async def on_stop(self) -> None:
-        # A broker that is away would hold the flush for ever. What was not confirmed was not
-        # promised either: it is read, or sent by its sender, again.
+        # A broker that is away would hold us for ever. What was not confirmed was not promised either:
+        # it is read, or sent by its sender, again. The app has waited for that.
         producer = self._producer
         try:
-            await asyncio.wait_for(super().on_stop(), _STOP_S)
+            await asyncio.wait_for(super().on_stop(), _PRODUCER_STOP_S)
         except TimeoutError:
             self.log.warning("records that the broker did not confirm are given up")
             if producer is not None:
-                await producer._sender.close()
-                await _close(producer.client)
+                # The sender would wait for the answers to what is under way.
+                with contextlib.suppress(Exception):
+                    await asyncio.wait_for(producer._sender.close(), _CLOSE_S)
+                await _abort(producer.client)
 
     def supports_headers(self) -> bool:
         return False
@@ -231,8 +234,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             super()._start_thread()
         finally:
-            self.thread_loop.run_until_complete(self._close_rest())
-            self.thread_loop.close()
+            try:
+                self.thread_loop.run_until_complete(self._close_rest())
+            finally:
+                self.thread_loop.close()
 
     async def _close_rest(self) -> None:
         """Cancel what was handed over while the thread ended, and close what a stop in haste left open."""
@@ -242,7 +247,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
         if self._consumer is not None:
-            await _close(self._consumer._client)
+            self._consumer._closed = True  # as far as it goes: aiokafka need not warn of it
+            await _abort(self._consumer._client)
 
     async def run_there(self, work: Coroutine[Any, Any, T]) -> T:
         """Run in the thread's loop, past its queue: that may be waiting for the same broker.
@@ -381,9 +387,12 @@ class Transport(driver.Transport):
             await consumer._thread.end()
 
 
-async def _close(client: aiokafka.client.AIOKafkaClient) -> None:
-    """Let go of a client's connections, also of those that the broker would keep waiting."""
-    with contextlib.suppress(TimeoutError):
+async def _abort(client: aiokafka.client.AIOKafkaClient) -> None:
+    """Let go of a client's connections, whatever they were to send, and though nobody reads it."""
+    for connection in client._conns.values():
+        if connection._writer is not None:
+            connection._writer.transport.abort()
+    with contextlib.suppress(Exception):  # what ended its tasks before is told by those
         await asyncio.wait_for(client.close(), _CLOSE_S)
     await asyncio.sleep(0)  # asyncio closes a socket one turn after its transport
 
