@@ -8,9 +8,9 @@ lengths. In every round the engine with TF32, with float32, and the pipeline of 
 float32, take the same batch in turn; ratios are medians of the rounds.
 
 `of_limit` is the share of what the device makes of a product of two matrices of 8,192 x 8,192 in the same
-precision and run, at the largest batch, counting the model's products alone. `error` is how far TF32 is from
+precision and run, counting the model's products alone. `error` is how far TF32 is from
 float32, in widths of the band between the outermost levels of the forecast: mean and maximum.
-The last line is one JSON object; `limit` is the target of `of_limit` in float32.
+The last line is one JSON object; `limit` is the target of `of_limit` in float32 at the largest batch.
 """
 
 import argparse

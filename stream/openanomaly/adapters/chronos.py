@@ -4,13 +4,13 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from openanomaly.adapters.chronos_gpu import GpuPass
-from openanomaly.core.ports.model_engine import DeviceMemory
+from openanomaly.adapters.chronos_gpu import GpuPass, is_memory
+from openanomaly.core.ports.model_engine import DeviceMemory, Precision
 from openanomaly.core.quantiles import PATHS, at_levels, beyond, mixed
 from openanomaly.core.standard import standardise
 from openanomaly.errors import ConfigError, ForecastError
@@ -19,11 +19,9 @@ log = logging.getLogger(__name__)
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
-Precision = Literal["tf32", "float32"]
 Tensor = Any  # torch takes four seconds to import: nobody who merely imports this file shall wait for it
 
 _SEED = 20_170_607
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED", "out of memory")
 
 
 class ChronosAdapter:
@@ -35,6 +33,8 @@ class ChronosAdapter:
     deviations that are to be found. Levels that the checkpoint lacks are made of those it has by
     `core.quantiles`.
     """
+
+    fixed_shapes = False
 
     def __init__(
         self,
@@ -68,32 +68,40 @@ class ChronosAdapter:
         self._pass: GpuPass | None = None
         if self._device.type == "cuda" and isinstance(self._family, _Quantiles):
             self._pass = GpuPass(self._torch, self._family, self._device, self.name)
-        self.fixed_shapes = self._pass is not None
         self.max_context = self._family.max_context
         self.horizon_step = self._family.horizon_step
         self._told: set[float] = set()  # levels of which the log said that they are extrapolated
 
     def predict(self, context: F32, horizon: int, quantiles: Sequence[float]) -> F32:
         self._tell_beyond(quantiles)
-        context = context[:, -self.max_context :]
-        forecast: Callable[[F32, int, Sequence[float]], F32] = self._chunk
-        rows = self._family.rows
-        if self._device.type != "cpu":
-            rows = self._family.rows_gpu(context.shape[1])
-            # Torch has one such switch for all; another engine may have turned it.
-            self._torch.backends.cuda.matmul.allow_tf32 = self._has_tf32
-        if horizon > self._family.horizon:
-            rows = max(1, rows // self._family.paths)
-        elif self._pass is not None:
-            forecast, context = self._pass.forecast, self._pass.fit(context)
         out = np.empty((len(context), horizon, len(quantiles)), np.float32)
         try:
+            context = context[:, -self.max_context :]
+            forecast: Callable[[F32, int, Sequence[float]], F32] = self._chunk
+            if self._pass is not None and horizon <= self._family.horizon:
+                forecast, context = self._pass.forecast, self._pass.fit(context)
+            rows = self._rows(context.shape[1], horizon)
+            if self._device.type == "cuda":
+                # Torch has one such switch for all; another engine may have turned it.
+                self._torch.backends.cuda.matmul.allow_tf32 = self._has_tf32
             with self._torch.inference_mode():
                 for at in range(0, len(context), rows):
                     out[at : at + rows] = forecast(context[at : at + rows], horizon, quantiles)
         except Exception as exc:
             raise self._failure(exc) from exc
         return out
+
+    def _rows(self, steps: int, horizon: int) -> int:
+        """How many contexts of so many steps go into one pass."""
+        family = self._family
+        if horizon > family.horizon:  # each becomes several, which grow longer
+            longest = min(self.max_context, steps + horizon)
+            rows = family.rows if self._device.type == "cpu" else family.rows_gpu(longest)
+            return max(1, rows // family.paths)
+        if self._device.type == "cpu":
+            return family.rows
+        rows = family.rows_gpu(steps)
+        return rows if self._pass is None else self._pass.rows(rows)
 
     def device_memory(self) -> DeviceMemory | None:
         if self._device.type != "cuda":
@@ -129,8 +137,7 @@ class ChronosAdapter:
             self._told.update(new)
 
     def _failure(self, exc: Exception) -> ForecastError:
-        kinds = (MemoryError, self._torch.OutOfMemoryError)
-        memory = isinstance(exc, kinds) or any(words in str(exc) for words in _NO_MEMORY)
+        memory = is_memory(self._torch, exc)
         if memory:
             # The frames of the failed call hold the tensors that were too many.
             traceback.clear_frames(exc.__traceback__)
@@ -147,7 +154,7 @@ class _Quantiles:
 
     rows = 32  # at a time: what a layer leaves for the next stays in the processor's cache
     paths = len(PATHS)
-    most_rows_gpu = 1024
+    rows_gpu_at_512 = 1024
 
     def __init__(self, torch: Any, pipeline: Any) -> None:
         self._torch = torch
@@ -159,7 +166,7 @@ class _Quantiles:
 
     def rows_gpu(self, steps: int) -> int:
         """At a time, of so many steps: enough to keep a GPU busy, and less than a gigabyte of a layer."""
-        return max(1, min(self.most_rows_gpu, self.most_rows_gpu * 512 // steps))
+        return max(1, min(self.rows_gpu_at_512, self.rows_gpu_at_512 * 512 // steps))
 
     def step(self, z: Tensor, steps: int) -> Tensor:
         """(b, T) -> (b, K, steps), no more steps than the model's own horizon."""
@@ -193,7 +200,7 @@ class _Chronos2(_Quantiles):
     """Patches of the future attend to each other, and rows to the rows of their group."""
 
     # The mask of the groups, and the attention it masks, are rows x rows for every patch.
-    most_rows_gpu = 256
+    rows_gpu_at_512 = 256
 
     def __init__(self, torch: Any, pipeline: Any) -> None:
         super().__init__(torch, pipeline)

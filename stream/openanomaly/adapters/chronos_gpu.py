@@ -7,6 +7,7 @@ shape that comes again is recorded as a CUDA graph and launched as a whole.
 """
 
 import logging
+import traceback
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +27,25 @@ Tensor = Any  # nobody who merely imports this file shall wait for torch
 Shape = tuple[int, int, int, tuple[float, ...]]
 """Rows, steps of context, steps of the forecast, and its levels."""
 
-_GRAPHS = 64
-"""Graphs kept, the latest used ones; each holds a megabyte or so, besides the memory that they share."""
+_ROWS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 448, 512, 640, 768, 896, 1024)
+"""What batches are filled up to. Up to a hundred or two, rows cost next to nothing on a GPU: steps are coarse
+there, so that the shapes of a fleet fit into the graphs that are kept."""
+_GRAPHS = 256
+"""Graphs kept, the latest used ones; each holds a few megabytes, besides the memory that they share."""
 _REMEMBERED = 1024
-"""Shapes of which it is known that they came before."""
+"""Shapes of which it is known that they came before, or that they cannot be recorded."""
+_FAILURES = 3
+"""Shapes that cannot be recorded before no other is tried."""
+_PAUSE = 64
+"""Batches without a new graph after memory was short."""
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "ALLOC_FAILED", "out of memory")
 _TOP = float(np.finfo(np.float32).max)
+
+
+def is_memory(torch: Any, exc: BaseException) -> bool:
+    """Whether memory was short, which torch says in several ways."""
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(exc, kinds) or any(words in str(exc) for words in _NO_MEMORY)
 
 
 class Model(Protocol):
@@ -63,7 +78,9 @@ class GpuPass:
         self._weights: dict[tuple[float, ...], Tensor] = {}
         self._graphs: OrderedDict[Shape, _Graph] = OrderedDict()
         self._seen: OrderedDict[Shape, None] = OrderedDict()
+        self._barred: set[Shape] = set()
         self._records = device.type == "cuda"
+        self._pause = 0
         self._pool: Any = None
         self._stream: Any = None
 
@@ -77,14 +94,19 @@ class GpuPass:
             return context[:, -length:]
         return np.pad(context, ((0, 0), (more, 0)), constant_values=np.nan)
 
+    def rows(self, most: int) -> int:
+        """The largest batch of at most so many rows that is not filled up."""
+        return max((rows for rows in _ROWS if rows <= most), default=most)
+
     def forecast(self, context: F32, horizon: int, levels: Sequence[float]) -> F32:
         """(b, T) -> (b, H, Q); NaN in rows for which the model has no number. H is within one pass."""
-        shape = (*context.shape, horizon, tuple(levels))
-        # A copy of what may only be read: torch would warn that it does not know of that.
-        x = self._torch.from_numpy(np.require(context, requirements=["C", "W"]))
-        graph = self._graphs.get(shape)
-        if graph is None and self._records and self._came_before(shape):
-            graph = self._record(shape)
+        b = len(context)
+        rows = next((rows for rows in _ROWS if rows >= b), b)
+        filled = np.zeros((rows, context.shape[1]), np.float32)
+        filled[:b] = context
+        shape = (*filled.shape, horizon, tuple(levels))
+        x = self._torch.from_numpy(filled)
+        graph = self._graphs.get(shape) or self._new(shape)
         if graph is None:
             out = self._whole(x.to(self._device), horizon, shape[3])
         else:
@@ -92,7 +114,7 @@ class GpuPass:
             graph.context.copy_(x)
             graph.graph.replay()
             out = graph.forecast
-        found: F32 = out.cpu().numpy()
+        found: F32 = out[:b].cpu().numpy()
         return found
 
     def release(self) -> None:
@@ -100,32 +122,51 @@ class GpuPass:
         self._graphs.clear()
         self._seen.clear()
         self._pool = None
+        self._pause = _PAUSE
 
-    def _came_before(self, shape: Shape) -> bool:
-        """A shape that comes once only is not worth a graph."""
-        if shape in self._seen:
-            return True
-        self._seen[shape] = None
-        if len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
-        return False
+    def _new(self, shape: Shape) -> _Graph | None:
+        """A graph of a shape that comes for the second time: what comes once only is not worth one."""
+        if self._pause:
+            self._pause -= 1
+            return None
+        if not self._records or shape in self._barred:
+            return None
+        if shape not in self._seen:
+            self._seen[shape] = None
+            if len(self._seen) > _REMEMBERED:
+                self._seen.popitem(last=False)
+            return None
+        return self._record(shape)
 
     def _record(self, shape: Shape) -> _Graph | None:
-        """None where it cannot be done: then it is not tried again."""
+        """None where it cannot be done: the batch itself may be."""
         while len(self._graphs) >= _GRAPHS:
-            self._graphs.popitem(last=False)
+            old, _ = self._graphs.popitem(last=False)
+            self._seen.pop(old, None)
         try:
             graph = self._graph(shape)
-        except self._torch.OutOfMemoryError:
-            raise
         except Exception as exc:
-            reason = str(exc).split("\n", maxsplit=1)[0]
-            log.warning("model %s runs without CUDA graphs, small batches slower: %s", self._name, reason)
-            self.release()
-            self._records = False
+            self._judge(shape, exc)
             return None
         self._graphs[shape] = graph
         return graph
+
+    def _judge(self, shape: Shape, exc: Exception) -> None:
+        if is_memory(self._torch, exc):
+            log.info("model %s: memory is short for CUDA graphs: all are given up for now", self._name)
+            traceback.clear_frames(exc.__traceback__)  # they hold what was made on the way
+            self.release()
+            if self._device.type == "cuda":
+                self._torch.cuda.empty_cache()
+            return
+        self._barred.add(shape)
+        reason = str(exc).split("\n", maxsplit=1)[0]
+        if len(self._barred) == 1:
+            log.warning("model %s: a batch of %d x %d has no CUDA graph: %s", self._name, *shape[:2], reason)
+        elif len(self._barred) == _FAILURES:
+            log.warning("model %s runs without CUDA graphs, small batches slower: %s", self._name, reason)
+            self.release()
+            self._records = False
 
     def _graph(self, shape: Shape) -> _Graph:
         rows, steps, horizon, levels = shape
@@ -133,8 +174,11 @@ class GpuPass:
         with cuda.device(self._device):
             if self._pool is None:
                 # One graph runs at a time and its forecast is fetched at once, so all may share memory.
-                self._pool, self._stream = cuda.graph_pool_handle(), cuda.Stream()
+                self._pool = cuda.graph_pool_handle()
+            if self._stream is None:
+                self._stream = cuda.Stream()  # one for ever: libraries keep memory for each
             context = self._torch.zeros(rows, steps, device=self._device)
+            context[:, : steps // 2] = self._torch.nan  # so that the way of holes is gone, too
             # What libraries set up at their first call must not be a part of the graph.
             self._stream.wait_stream(cuda.current_stream())
             with cuda.stream(self._stream):

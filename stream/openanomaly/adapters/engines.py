@@ -7,16 +7,14 @@ from collections.abc import Iterable
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
 
 from openanomaly.adapters.statistical import StatisticalAdapter
 from openanomaly.core.pipelines.models import BUILT_IN, ENGINES_GROUP
-from openanomaly.core.ports.model_engine import ModelEngine
+from openanomaly.core.ports.model_engine import ModelEngine, Precision
 from openanomaly.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-Precision = Literal["tf32", "float32"]
 _GPU = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 

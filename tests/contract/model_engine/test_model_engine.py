@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 import checkpoints
 from openanomaly.adapters.chronos import ChronosAdapter
-from openanomaly.adapters.engines import Precision, built_in_checkpoint
+from openanomaly.adapters.engines import built_in_checkpoint
 from openanomaly.adapters.onnx import OnnxAdapter
 from openanomaly.adapters.statistical import StatisticalAdapter
-from openanomaly.core.ports.model_engine import ModelEngine, TellsMemory
+from openanomaly.core.ports.model_engine import ModelEngine, Precision, TellsMemory
 from openanomaly.core.scoring.levels import LEVELS
 
 F32 = NDArray[np.float32]

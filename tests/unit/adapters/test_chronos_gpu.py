@@ -147,69 +147,177 @@ class Recorder:
 
         return chronos_gpu._Graph(context, forecast, Stand())
 
-    def ask(self, rows: int) -> F32:
+    def ask(self, rows: int, horizon: int = H) -> F32:
         with torch.inference_mode():
-            return self.run.forecast(noise(rows, 64), H, LEVELS)
+            return self.run.forecast(noise(rows, 64), horizon, LEVELS)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 def test_a_shape_that_comes_again_is_recorded_once_and_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     it = Recorder(monkeypatch)
-    first = it.ask(3)
+    first = it.ask(16)
     assert it.made == it.replayed == []
     for _ in range(3):
-        np.testing.assert_array_equal(it.ask(3), first)
+        np.testing.assert_array_equal(it.ask(16), first)
     assert len(it.made) == 1
     assert len(it.replayed) == 3
-    it.ask(4)
-    assert len(it.made) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "filled"), [(1, 16), (16, 16), (17, 24), (33, 48), (1024, 1024), (1025, 1025)]
+)
+def test_batches_are_filled_up_to_few_sizes_and_have_their_own_answers(
+    rows: int, filled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    it = Recorder(monkeypatch)
+    expected = ENGINES["bolt"].predict(noise(rows, 64), H, LEVELS)
+    for _ in range(2):
+        np.testing.assert_allclose(it.ask(rows), expected, rtol=1e-4, atol=1e-3)
+    assert [shape[0] for shape in it.made] == [filled]
+
+
+@pytest.mark.parametrize(("most", "rows"), [(1024, 1024), (819, 768), (16, 16), (5, 5)])
+def test_what_is_cut_into_passes_needs_no_filling(most: int, rows: int) -> None:
+    assert pass_of(ENGINES["bolt"]).rows(most) == rows
+
+
+def test_the_shapes_of_a_fleet_fit_into_the_graphs_that_are_kept() -> None:
+    """All numbers of rows up to `inference.max_batch`, by all lengths of a context of 512 steps."""
+    rows = {next(r for r in chronos_gpu._ROWS if r >= b) for b in range(1, 1025)}
+    assert len(rows) * len(lengths(512)) <= chronos_gpu._GRAPHS
 
 
 def test_graphs_are_bounded_and_those_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chronos_gpu, "_GRAPHS", 4)
     it = Recorder(monkeypatch)
-    it.ask(1)
-    it.ask(1)
-    for rows in range(2, 2 * chronos_gpu._GRAPHS):
-        it.ask(rows)
-        it.ask(rows)
-        it.ask(1)
-    assert len(it.run._graphs) == chronos_gpu._GRAPHS
-    assert [shape[0] for shape in it.made].count(1) == 1
+    for _ in range(2):
+        it.ask(16, 1)
+    for horizon in range(2, 10):
+        for _ in range(2):
+            it.ask(16, horizon)
+        it.ask(16, 1)
+    assert len(it.run._graphs) == 4
+    assert [shape[2] for shape in it.made] == list(range(1, 10)), "the one in use was recorded once"
+    it.ask(16, 2)
+    assert len(it.made) == 9, "what was forgotten has to come twice again"
+    it.ask(16, 2)
+    assert len(it.made) == 10
 
 
 def test_shapes_that_come_once_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chronos_gpu, "_REMEMBERED", 5)
     it = Recorder(monkeypatch)
-    for rows in range(1, 30):
-        it.ask(rows)
+    for horizon in range(1, 30):
+        it.ask(16, horizon)
     assert len(it.run._seen) == 5
     assert it.made == []
 
 
-def test_what_cannot_be_recorded_runs_without_and_is_told_once(
+def test_a_shape_that_cannot_be_recorded_runs_without_and_others_are_recorded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     it = Recorder(monkeypatch, RuntimeError("CUDA error: operation not permitted\nmore lines"))
-    first = it.ask(3)
+    first = it.ask(16)
     for _ in range(3):
-        np.testing.assert_array_equal(it.ask(3), first)
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    without = f"model {it.run._name} runs without CUDA graphs, small batches slower: "
-    assert told == [without + "CUDA error: operation not permitted"]
-
-
-def test_a_graph_for_which_memory_is_short_asks_for_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = ChronosAdapter(checkpoints.TINY["bolt"](), device="cpu", threads=1)
-    it = Recorder(monkeypatch)
-    it.ask(2)
-    it.ask(2)
-    it.error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    monkeypatch.setattr(engine, "_pass", it.run)
-    engine.predict(noise(3, 64), H, LEVELS)
-    with pytest.raises(ForecastError) as caught:
-        engine.predict(noise(3, 64), H, LEVELS)
-    assert caught.value.reason == "memory"
-    assert not it.run._graphs, "their memory is given back"
+        np.testing.assert_array_equal(it.ask(16), first)
+    assert told(caplog) == [
+        f"model {it.run._name}: a batch of 16 x 64 has no CUDA graph: CUDA error: operation not permitted"
+    ]
     it.error = None
     for _ in range(2):
-        engine.predict(noise(1, 64), H, LEVELS)
-    assert it.made[-1][0] == 1, "and smaller ones are recorded"
+        it.ask(24)
+    assert [shape[0] for shape in it.made] == [24]
+
+
+def test_where_no_shape_can_be_recorded_none_is_tried_any_more_and_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    it = Recorder(monkeypatch, RuntimeError("CUDA error: operation not permitted"))
+    for rows in (16, 24, 32):
+        it.ask(rows)
+        it.ask(rows)
+    assert told(caplog)[1:] == [
+        f"model {it.run._name} runs without CUDA graphs, small batches slower: "
+        "CUDA error: operation not permitted"
+    ]
+    it.error = None
+    for _ in range(100):
+        it.ask(48)
+    assert it.made == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
+def test_where_memory_is_short_for_graphs_the_batch_runs_without_and_they_come_back_later(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    it = Recorder(monkeypatch)
+    it.ask(16)
+    it.ask(16)
+    it.error = error
+    first = it.ask(24)
+    np.testing.assert_array_equal(it.ask(24), first)
+    assert not it.run._graphs, "their memory is given back"
+    it.error = None
+    for _ in range(chronos_gpu._PAUSE):
+        it.ask(16)
+    assert len(it.made) == 1
+    it.ask(16)
+    it.ask(16)
+    assert len(it.made) == 2
+    assert told(caplog) == []
+
+
+def test_a_batch_for_which_memory_is_short_takes_the_graphs_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tried next, in halves, has the memory that graphs held."""
+    engine = ChronosAdapter(checkpoints.TINY["bolt"](), device="cpu", threads=1)
+    it = Recorder(monkeypatch)
+    it.ask(16)
+    it.ask(16)
+    monkeypatch.setattr(engine, "_pass", it.run)
+
+    def forecast(*arguments: object) -> F32:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(it.run, "_whole", forecast)
+        with pytest.raises(ForecastError) as caught:
+            engine.predict(noise(24, 64), H, LEVELS)
+    assert caught.value.reason == "memory"
+    assert not it.run._graphs
+    assert np.isfinite(engine.predict(noise(16, 64), H, LEVELS)).all()
+
+
+if checkpoints.HAS_CUDA:
+
+    @pytest.mark.parametrize("name", ENGINES)
+    def test_graphs_share_memory_and_spoil_nothing_of_each_other(name: str) -> None:
+        folder = str(built_in_checkpoint()) if name == "built-in" else checkpoints.TINY[name]()
+        engine = ChronosAdapter(folder, device="cuda", precision="float32")
+        assert engine._pass is not None
+        batches = [
+            noise(rows, steps, seed=rows) for rows, steps in ((3, 64), (40, 128), (16, 500), (200, 64))
+        ]
+        for batch in batches:
+            batch[::3, :20] = np.nan
+        expected = [engine.predict(batch, H, LEVELS) for batch in batches]  # each for the first time
+        for _ in range(3):
+            for batch, wanted in zip(batches, expected, strict=True):
+                np.testing.assert_allclose(engine.predict(batch, H, LEVELS), wanted, rtol=1e-4, atol=1e-2)
+        assert engine._pass._records
+        assert len(engine._pass._graphs) == len(batches)
+        engine._pass.release()
+        for _ in range(chronos_gpu._PAUSE + 2):
+            np.testing.assert_allclose(
+                engine.predict(batches[0], H, LEVELS), expected[0], rtol=1e-4, atol=1e-2
+            )
+        assert len(engine._pass._graphs) == 1

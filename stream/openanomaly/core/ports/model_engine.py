@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+Precision = Literal["tf32", "float32"]
+"""How finely a GPU multiplies: with eleven bits or with 24; sums have 24."""
 
 
 class ModelEngine(Protocol):
