@@ -101,7 +101,9 @@ def test_the_tables_of_the_document_are_the_output(
 
 
 def test_every_table_is_compared() -> None:
-    heads = re.findall(r"^\| ---.*\n", (ROOT / "docs/sizing.md").read_text(), re.MULTILINE)
+    # What a GPU does was measured by a bench, and is computed by no command.
+    computed, _, _ = (ROOT / "docs/sizing.md").read_text().partition("## Forecasts of a GPU")
+    heads = re.findall(r"^\| ---.*\n", computed, re.MULTILINE)
     assert len(COMMANDS) == len(heads) == 3
 
 
