@@ -10,7 +10,12 @@ from integration.broker.buses import Bus, running
 from integration.broker.workers import CRASHING, Ours, Plain, PlainBatches, PlainHeldBatches, records
 from waiting import until
 
-pytestmark = pytest.mark.usefixtures("tables_that_start_at_once")
+pytestmark = [
+    pytest.mark.usefixtures("tables_that_start_at_once"),
+    # What Faust's own classes leave open when they are stopped in haste is no matter of ours.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @dataclass
