@@ -193,8 +193,10 @@ def test_l6_a_rebalance_waits_for_records_that_are_held(mock_bus: Bus, side: Sid
             await bus.write(spec, records(3, 4))
             await until(lambda: reader.read[0][-1][0] == 3)
             reader.done(0, *(offset for offset, _ in reader.read[0][3:]))
-        # What ours held is not finished, so it came again.
-        assert reader.read[0] == offsets(0, 3) + offsets(0 if side == "ours" else 3, 4)
+        assert reader.read[0][:3] == offsets(0, 3)
+        again = reader.read[0][3:]
+        # What ours held is not finished, so it came again; how much Faust commits as it goes on is a race.
+        assert again == offsets(0, 4) if side == "ours" else again in [offsets(k, 4) for k in range(4)]
 
     asyncio.run(go())
 
