@@ -1,8 +1,9 @@
 """Faust transport on Kafka: `kafka://HOST:PORT[,HOST:PORT]`, in the place of Faust's own driver.
 
 What differs from Faust's: offsets are committed by release only (delivery.py), the producer is
-idempotent and outlasts outages, topics are made before anything runs (kafka_topics.py), and a
-coordinator, fetcher or sender that died crashes the app, where aiokafka would wait for somebody to ask.
+idempotent and outlasts outages (kafka_producer.py), topics are made before anything runs
+(kafka_topics.py), and a coordinator, fetcher or sender that died crashes the app, where aiokafka would
+wait for somebody to ask.
 """
 
 import asyncio
@@ -16,125 +17,26 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import (
     CommitFailedError,
     IllegalStateError,
-    InvalidProducerEpoch,
     KafkaError,
-    KafkaTimeoutError,
-    OutOfOrderSequenceNumber,
-    ProducerFenced,
-    UnknownMemberIdError,
 )
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
-from faust.exceptions import ProducerSendError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
 from openanomaly.broker.delivery import ReleasedOffsets
+from openanomaly.broker.kafka_client import CHECK_S, GONE, REQUEST_TIMEOUT_S, abort
+from openanomaly.broker.kafka_producer import Producer
 from openanomaly.broker.kafka_topics import ensure_topics
 from openanomaly.broker.topics import TopicSpec
 from openanomaly.errors import DeliveryError
 
 T = TypeVar("T")
 
-_CHECK_S = 1.0
 _FETCH_WAIT_S = 0.5
 _FETCH_BYTES = 16 << 20
 """One answer of one node. A partition's share of it is the setting `consumer_max_fetch_size`."""
-_REQUEST_TIMEOUT_S = 30.0
-"""A node that vanished without a word is noticed after this; then the batch goes to the next leader."""
-_PRODUCER_STOP_S = 1.0
 _STOP_S = 4.0
-_CLOSE_S = 0.5
-_LEASE_CHECK_S = 0.05
-_GONE = "the group has gone on without this process, which was silent for too long"
-_FATAL = (OutOfOrderSequenceNumber, InvalidProducerEpoch, ProducerFenced)
-"""After these every later record of the producer fails too; a new process gets a new producer id."""
-
-
-class Producer(driver.Producer):
-    """Idempotent; a send waits as long as the broker is away, callers have their own limit."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.request_timeout = _REQUEST_TIMEOUT_S
-
-    def _settings_extra(self) -> Mapping[str, Any]:
-        return {"acks": "all", "enable_idempotence": True}
-
-    async def send(self, *args: Any, **kwargs: Any) -> "asyncio.Future[Any]":
-        """Give a record to the producer; waits while the partition's batch is full.
-
-        Batches are bounded (`producer_max_batch_size` per partition), so memory is too.
-        """
-        while True:
-            try:
-                future: asyncio.Future[Any] = await super().send(*args, **kwargs)
-            except ProducerSendError as exc:
-                if isinstance(exc.__cause__, KafkaTimeoutError):
-                    continue  # the batch is still full: the record was not taken
-                if isinstance(exc.__cause__, KafkaError):
-                    raise exc.__cause__ from None
-                raise
-            future.add_done_callback(self._look_for_fatal)
-            return future
-
-    async def on_start(self) -> None:
-        await super().on_start()
-        self._hold_without_lease()
-
-    def _hold_without_lease(self) -> None:
-        """Let no batch out while others may have taken our place. As late as can be: not before a batch
-        is made, but before it is sent, since a process may stand still in between."""
-        producer = self._producer
-        assert producer is not None
-        lease, sender = self.app.lease, producer._sender
-        send = sender._send_produce_req
-
-        async def send_with_lease(node_id: int, batches: Any) -> None:
-            while not lease.is_valid and not lease.is_over:  # noqa: ASYNC110 (the other thread cannot tell)
-                await asyncio.sleep(_LEASE_CHECK_S)
-            if lease.is_valid:
-                await send(node_id, batches)
-                return
-            for batch in batches.values():
-                batch.failure(UnknownMemberIdError(_GONE))
-            sender._in_flight.remove(node_id)
-            sender._muted_partitions.difference_update(batches)
-
-        sender._send_produce_req = send_with_lease
-
-    def _look_for_fatal(self, future: "asyncio.Future[Any]") -> None:
-        error = None if future.cancelled() else future.exception()
-        if isinstance(error, _FATAL) and not self.app.crashed:
-            self.add_future(self.app.crash(error))
-
-    @Service.task
-    async def _check(self) -> None:
-        """A sender that died takes no record any more, and nobody would hear."""
-        while not self.should_stop:
-            await self.sleep(_CHECK_S)
-            producer = self._producer
-            task = producer._sender.sender_task if producer is not None else None
-            if task is not None and task.done() and not task.cancelled() and not self.should_stop:
-                await self.app.crash(task.exception() or RuntimeError("the Kafka producer ended"))
-                return
-
-    async def on_stop(self) -> None:
-        # A broker that is away would hold us for ever. What was not confirmed was not promised either:
-        # it is read, or sent by its sender, again. The app has waited for that.
-        producer = self._producer
-        try:
-            await asyncio.wait_for(super().on_stop(), _PRODUCER_STOP_S)
-        except TimeoutError:
-            self.log.warning("records that the broker did not confirm are given up")
-            if producer is not None:
-                # The sender would wait for the answers to what is under way.
-                with contextlib.suppress(Exception):
-                    await asyncio.wait_for(producer._sender.close(), _CLOSE_S)
-                await _abort(producer.client)
-
-    def supports_headers(self) -> bool:
-        return False
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
@@ -158,7 +60,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             max_partition_fetch_bytes=conf.consumer_max_fetch_size,
             fetch_max_bytes=_FETCH_BYTES,
             fetch_max_wait_ms=_ms(_FETCH_WAIT_S),
-            request_timeout_ms=_ms(max(_REQUEST_TIMEOUT_S, conf.broker_session_timeout + 5)),
+            request_timeout_ms=_ms(max(REQUEST_TIMEOUT_S, conf.broker_session_timeout + 5)),
             check_crcs=conf.broker_check_crcs,
             session_timeout_ms=_ms(conf.broker_session_timeout),
             rebalance_timeout_ms=_ms(conf.broker_rebalance_timeout),
@@ -196,7 +98,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             lease.end()
             if not self.should_stop and not self.app.should_stop:
                 coordinator._do_rejoin_group = stay_away
-                self.app.loop.call_soon_threadsafe(self._crash_of, DeliveryError(_GONE))
+                self.app.loop.call_soon_threadsafe(self._crash_of, DeliveryError(GONE))
 
         async def stay_away(subscription: Any) -> bool:
             # Else we would be given partitions while we end, and leave them alone.
@@ -248,7 +150,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await asyncio.gather(*rest, return_exceptions=True)
         if self._consumer is not None:
             self._consumer._closed = True  # as far as it goes: aiokafka need not warn of it
-            await _abort(self._consumer._client)
+            await abort(self._consumer._client)
 
     async def run_there(self, work: Coroutine[Any, Any, T]) -> T:
         """Run in the thread's loop, past its queue: that may be waiting for the same broker.
@@ -346,7 +248,7 @@ class Consumer(ReleasedOffsets, driver.Consumer):
     async def _check(self) -> None:
         """aiokafka keeps fatal errors until somebody asks; Faust never does."""
         while not self.should_stop:
-            await self.sleep(_CHECK_S)
+            await self.sleep(CHECK_S)
             if self.should_stop:
                 return
             try:
@@ -385,16 +287,6 @@ class Transport(driver.Transport):
         consumer = self.app._consumer
         if consumer is not None:
             await consumer._thread.end()
-
-
-async def _abort(client: aiokafka.client.AIOKafkaClient) -> None:
-    """Let go of a client's connections, whatever they were to send, and though nobody reads it."""
-    for connection in client._conns.values():
-        if connection._writer is not None:
-            connection._writer.transport.abort()
-    with contextlib.suppress(Exception):  # what ended its tasks before is told by those
-        await asyncio.wait_for(client.close(), _CLOSE_S)
-    await asyncio.sleep(0)  # asyncio closes a socket one turn after its transport
 
 
 def _ms(seconds: float) -> int:
