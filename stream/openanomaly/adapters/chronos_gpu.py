@@ -33,7 +33,7 @@ there, so that the shapes of a fleet fit into the graphs that are kept."""
 _GRAPHS = 256
 """Graphs kept, the latest used ones; each holds a few megabytes, besides the memory that they share."""
 _REMEMBERED = 1024
-"""Shapes of which it is known that they came before, or that they cannot be recorded."""
+"""Shapes of which it is known that they came before."""
 _FAILURES = 3
 """Shapes that cannot be recorded before no other is tried."""
 _PAUSE = 64
