@@ -38,7 +38,6 @@ from openanomaly.web.server import Health, WebServer
 log = logging.getLogger(__name__)
 
 _STOP_S = 8.0
-_FORECAST = "forecast_"
 
 
 def main(settings: Settings, changes: Changes | None = None) -> int:
@@ -248,9 +247,6 @@ class _Meter:
             counter.labels(pipeline).inc(count)
         for reason in PULL_LOST:
             m.lost.labels(reason).inc(report.counts[reason])
-        for name, count in report.counts.items():
-            if name.startswith(_FORECAST):
-                m.unforecast.labels(name.removeprefix(_FORECAST)).inc(count)
         m.dropped.labels("history").inc(report.history)
         for reason, count in report.written.dropped.items():
             m.dropped.labels(reason).inc(count)

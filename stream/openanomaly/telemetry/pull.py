@@ -41,12 +41,6 @@ class PullMetrics:
         )
         for reason in PULL_LOST:
             self.lost.labels(reason)
-        self.unforecast = Counter(
-            "openanomaly_pull_contexts_dropped_total",
-            "Contexts without a forecast, by reason.",
-            ["reason"],
-            registry=registry,
-        )
         self.scores = Counter(
             "openanomaly_pull_scores_total", "Scores that were made.", by, registry=registry
         )
